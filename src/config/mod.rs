@@ -1,0 +1,3 @@
+//! The configuration: its schema, its loading, its errors.
+
+pub mod model;

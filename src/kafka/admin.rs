@@ -1,0 +1,87 @@
+//! Topics: which exist, and making those that are missing.
+
+use super::client_config;
+use crate::config::model::Kafka;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
+};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("Kafka at {brokers} cannot be reached: {source}; check kafka.brokers")]
+    Unreachable { brokers: String, source: ClientError },
+    #[error("topic {topic} does not exist, and kafka.create_topics is false: create it or allow that")]
+    MissingTopic { topic: String },
+    #[error("topic {topic} cannot be created: {code}")]
+    Create { topic: String, code: RDKafkaErrorCode },
+    #[error("Kafka: {0}")]
+    Client(#[from] ClientError),
+}
+
+impl AdminError {
+    /// Whether waiting may cure it.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, AdminError::Unreachable { .. } | AdminError::Client(_))
+    }
+}
+
+/// A topic as it should be where it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    pub name: String,
+    pub partitions: i32,
+    pub replication: i32,
+    /// Topic-level settings, such as `retention.ms` or `cleanup.policy`.
+    pub settings: Vec<(String, String)>,
+}
+
+/// Creates those of `topics` that are missing, where that is allowed. An existing topic is left as it is.
+/// Waits at most about 30 s. Gives the names that were created.
+pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
+    let admin: AdminClient<DefaultClientContext> = client_config(kafka).create()?;
+    let (admin, existing) = {
+        let brokers = kafka.brokers.clone();
+        tokio::task::spawn_blocking(move || {
+            let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(10));
+            let names = metadata.map(|metadata| {
+                metadata.topics().iter().map(|topic| topic.name().to_owned()).collect::<std::collections::HashSet<_>>()
+            });
+            (admin, names.map_err(|source| AdminError::Unreachable { brokers, source }))
+        })
+        .await
+        .map_err(|_| ClientError::Canceled)?
+    };
+    let existing = existing?;
+    let missing: Vec<&TopicSpec> = topics.iter().filter(|topic| !existing.contains(&topic.name)).collect();
+    if let (false, Some(topic)) = (kafka.create_topics, missing.first()) {
+        return Err(AdminError::MissingTopic { topic: topic.name.clone() });
+    }
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let specs: Vec<NewTopic> = missing
+        .iter()
+        .map(|topic| NewTopic {
+            name: &topic.name,
+            num_partitions: topic.partitions,
+            replication: TopicReplication::Fixed(topic.replication),
+            config: topic.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(Duration::from_secs(20)))
+        .request_timeout(Some(Duration::from_secs(30)));
+    let mut created = Vec::new();
+    for result in admin.create_topics(&specs, &options).await? {
+        match result {
+            Ok(topic) => created.push(topic),
+            // Another process was quicker: the topic is there, which is all that was asked.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(AdminError::Create { topic, code }),
+        }
+    }
+    Ok(created)
+}

@@ -1,0 +1,12 @@
+//! Headwater carries rows from PostgreSQL through Kafka into a date-partitioned lake.
+//!
+//! The one invariant: progress is stored in the same atomic commit as the data it vouches for.
+//! See ARCHITECTURE.md for the map.
+
+pub mod config;
+pub mod failpoint;
+pub mod health;
+pub mod kafka;
+pub mod metrics;
+pub mod postgres;
+pub mod stage;

@@ -1,0 +1,167 @@
+//! Connections to PostgreSQL: TLS, session settings, quoting, and errors that name their cure.
+
+pub mod catalogue;
+
+use crate::config::model::{Postgres, TlsMode};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
+use std::time::Duration;
+use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    #[error("PostgreSQL at {address} cannot be reached: {}", chain(.source))]
+    Unreachable { address: String, source: tokio_postgres::Error },
+    #[error("PostgreSQL at {address} refused user {user}: {}; check postgres.user and postgres.password", chain(.source))]
+    Refused { address: String, user: String, source: tokio_postgres::Error },
+    #[error("TLS to PostgreSQL at {address} failed: {}; check postgres.tls_mode and postgres.tls_ca_file", chain(.source))]
+    Tls { address: String, source: tokio_postgres::Error },
+    #[error("PostgreSQL at {address} did not answer within {timeout_ms} ms")]
+    Timeout { address: String, timeout_ms: u64 },
+    #[error("the authorities in {path} cannot be read: {source}; check postgres.tls_ca_file")]
+    CaFile { path: String, source: openssl::error::ErrorStack },
+    #[error("table {table} does not exist or is not in the search path of the role; check postgres.schema")]
+    NoTable { table: String },
+    #[error("{}", chain(.0))]
+    Query(#[from] tokio_postgres::Error),
+}
+
+impl PostgresError {
+    /// Whether waiting may cure it: the server is away or starting, rather than refusing us.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            PostgresError::Unreachable { .. } | PostgresError::Timeout { .. } => true,
+            PostgresError::Query(error) => error.is_closed() || error.code().is_some_and(is_unavailable_code),
+            _ => false,
+        }
+    }
+}
+
+fn is_unavailable_code(code: &SqlState) -> bool {
+    // Class 57 holds shutdown, crash and "starting up"; 53300 is "too many connections".
+    code.code().starts_with("57P") || code.code().starts_with("08") || *code == SqlState::TOO_MANY_CONNECTIONS
+}
+
+/// An error and its sources on one line, without repeating what the next already says.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Opens one connection and pins its session settings, so that text forms do not depend on the
+/// server's or the role's defaults. The connection ends when the client is dropped.
+pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
+    let address = format!("{}:{}", config.host, config.port);
+    let mut settings = tokio_postgres::Config::new();
+    settings
+        .host(&config.host)
+        .port(config.port)
+        .dbname(&config.db)
+        .user(&config.user)
+        .application_name("headwater")
+        .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(30))
+        .options("-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0")
+        .ssl_mode(match config.tls_mode {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Prefer => SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyFull => SslMode::Require,
+        });
+    if let Some(password) = &config.password {
+        settings.password(password.reveal());
+    }
+    let attempt = async {
+        match config.tls_mode {
+            TlsMode::Disable => {
+                let (client, connection) =
+                    settings.connect(NoTls).await.map_err(|e| connect_error(config, &address, e))?;
+                spawn(connection);
+                Ok(client)
+            }
+            _ => {
+                let tls = tls_connector(config)?;
+                let (client, connection) =
+                    settings.connect(tls).await.map_err(|e| connect_error(config, &address, e))?;
+                spawn(connection);
+                Ok(client)
+            }
+        }
+    };
+    // `connect_timeout` bounds the TCP connect only; a server that accepts and then says nothing
+    // would hold us for ever.
+    match tokio::time::timeout(Duration::from_millis(config.connect_timeout_ms), attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(PostgresError::Timeout { address, timeout_ms: config.connect_timeout_ms }),
+    }
+}
+
+fn spawn<S, T>(connection: tokio_postgres::Connection<S, T>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("PostgreSQL connection ended: {}", chain(&error));
+        }
+    });
+}
+
+fn tls_connector(config: &Postgres) -> Result<MakeTlsConnector, PostgresError> {
+    let path = config.tls_ca_file.as_ref().map_or("the system's store".to_owned(), |p| p.display().to_string());
+    let ca_error = |source| PostgresError::CaFile { path: path.clone(), source };
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(ca_error)?;
+    if let Some(file) = &config.tls_ca_file {
+        builder.set_ca_file(file).map_err(ca_error)?;
+    }
+    let verify = config.tls_mode == TlsMode::VerifyFull;
+    if !verify {
+        builder.set_verify(SslVerifyMode::NONE);
+    }
+    let mut connector = MakeTlsConnector::new(builder.build());
+    connector.set_callback(move |settings, _| {
+        settings.set_verify_hostname(verify);
+        Ok(())
+    });
+    Ok(connector)
+}
+
+fn connect_error(config: &Postgres, address: &str, source: tokio_postgres::Error) -> PostgresError {
+    let address = address.to_owned();
+    match source.code() {
+        Some(code) if is_unavailable_code(code) => PostgresError::Unreachable { address, source },
+        Some(_) => PostgresError::Refused { address, user: config.user.clone(), source },
+        // The client has no public kind for these; its own words are the only mark.
+        None if source.to_string().contains("TLS") => PostgresError::Tls { address, source },
+        None if source.to_string().contains("password missing") => {
+            PostgresError::Refused { address, user: config.user.clone(), source }
+        }
+        None => PostgresError::Unreachable { address, source },
+    }
+}
+
+/// `name` as a quoted identifier.
+pub fn quote_ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `text` as a string literal, safe whatever `standard_conforming_strings` is.
+pub fn quote_literal(text: &str) -> String {
+    if text.contains('\\') {
+        format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+    } else {
+        format!("'{}'", text.replace('\'', "''"))
+    }
+}
