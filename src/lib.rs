@@ -4,6 +4,7 @@
 //! See ARCHITECTURE.md for the map.
 
 pub mod config;
+pub mod demo;
 pub mod failpoint;
 pub mod health;
 pub mod kafka;

@@ -1,1 +1,4 @@
-//! The one test binary: every module runs against the same real PostgreSQL and Apache Kafka.
+//! The tests that need real servers, in one binary so that the servers start once.
+
+mod harness;
+mod harness_checks;
