@@ -1,4 +1,5 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
+mod generate;
 mod harness;
 mod harness_checks;
