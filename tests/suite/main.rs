@@ -1,5 +1,8 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
-mod generate;
+mod crash;
 mod harness;
 mod harness_checks;
+mod memory;
+mod short_form;
+mod style;
