@@ -64,7 +64,11 @@ impl Authority {
         let key = new_key();
         let mut builder = builder(validity, &common_name(host), self.certificate.subject_name(), &key);
         let mut names = SubjectAlternativeName::new();
-        if host.parse::<std::net::IpAddr>().is_ok() { names.ip(host) } else { names.dns(host) };
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            names.ip(host)
+        } else {
+            names.dns(host)
+        };
         let names = names.build(&builder.x509v3_context(Some(&self.certificate), None)).unwrap();
         builder.append_extension(names).unwrap();
         builder.append_extension(ExtendedKeyUsage::new().server_auth().build().unwrap()).unwrap();

@@ -5,7 +5,10 @@ use crate::{
     json_schema,
 };
 use serde_json::Value;
-use std::{path::Path, time::{Duration, Instant}};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// The short form, as its contract has it.
 const CONTRACT: &str = r#"postgres:
@@ -119,8 +122,7 @@ fn a_dependency_that_stays_away_is_exit_code_75() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let text = test.short_form("orders", &test.topic("orders"))
-        + "runtime: {wait_attempts: 2, wait_delay_ms: 50}\n";
+    let text = test.short_form("orders", &test.topic("orders")) + "runtime: {wait_attempts: 2, wait_delay_ms: 50}\n";
     let no_postgres = text
         .replace(&format!("port: {}\n", test.postgres.port), &format!("port: {nobody}\n"))
         .replace(&format!(":{}/", test.postgres.port), &format!(":{nobody}/"));

@@ -56,7 +56,11 @@ fn parse_scrape(text: &str) -> BTreeMap<String, Family> {
                 let (name, value) = label.split_once("=\"").expect("label and value");
                 (name.to_owned(), value.trim_end_matches('"').to_owned())
             });
-            families.entry(name.to_owned()).or_default().samples.push(labels.filter(|(name, _)| name != "le").collect());
+            families
+                .entry(name.to_owned())
+                .or_default()
+                .samples
+                .push(labels.filter(|(name, _)| name != "le").collect());
         }
     }
     families
@@ -86,7 +90,8 @@ fn every_metric_of_a_scrape_is_declared_and_every_declared_one_is_scraped() {
         let units = status["units"].as_array()?;
         (units.len() == 2 && units.iter().all(|unit| unit["state"] == "caught_up")).then_some(status)
     };
-    let landed = |text: &str| text.lines().any(|line| line.starts_with("headwater_land_rows_total{") && line.ends_with(" 1000"));
+    let landed =
+        |text: &str| text.lines().any(|line| line.starts_with("headwater_land_rows_total{") && line.ends_with(" 1000"));
     let scrape = eventually_some(DEADLINE, "all rows in the metrics", || {
         run.get("/metrics").map(|(_, text)| text).filter(|text| landed(text))
     });
@@ -100,8 +105,7 @@ fn every_metric_of_a_scrape_is_declared_and_every_declared_one_is_scraped() {
         families.iter().filter(|(_, family)| !family.samples.is_empty()).map(|(name, _)| name.as_str()).collect();
     let undeclared: Vec<&&str> = scraped.difference(&declared).collect();
     assert!(undeclared.is_empty(), "scraped, but not in metrics::ALL: {undeclared:?}");
-    let missing: Vec<&&str> =
-        declared.difference(&scraped).filter(|name| !ONLY_AFTER_MISHAPS.contains(name)).collect();
+    let missing: Vec<&&str> = declared.difference(&scraped).filter(|name| !ONLY_AFTER_MISHAPS.contains(name)).collect();
     assert!(missing.is_empty(), "declared, but not scraped after a run: {missing:?}");
     for metric in ALL {
         let Some(family) = families.get(metric.name) else { continue };
@@ -178,7 +182,11 @@ fn ready_turns_503_with_the_reason_and_back_by_itself() {
     let run = Run::start(&test, &["run", "-c", &file.display().to_string()]);
     wait_until_ready(&run);
     for crash in [false, true] {
-        if crash { postgres.kill() } else { postgres.stop() }
+        if crash {
+            postgres.kill()
+        } else {
+            postgres.stop()
+        }
         let body = eventually_some(DEADLINE, "/ready to turn 503", || {
             let (code, body) = ready(&run);
             (code == 503).then_some(body)

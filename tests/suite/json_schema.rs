@@ -46,7 +46,9 @@ fn walk(root: &Value, schema: &Value, value: &Value, path: &str, errors: &mut Ve
             "exclusiveMinimum" if value.as_f64() <= rule.as_f64() && value.is_number() => {
                 fail(format!("{value} <= {rule}"));
             }
-            "minLength" if value.as_str().is_some_and(|text| (text.chars().count() as u64) < rule.as_u64().unwrap()) => {
+            "minLength"
+                if value.as_str().is_some_and(|text| (text.chars().count() as u64) < rule.as_u64().unwrap()) =>
+            {
                 fail("too short".to_owned());
             }
             "minItems" if value.as_array().is_some_and(|list| (list.len() as u64) < rule.as_u64().unwrap()) => {
@@ -130,7 +132,8 @@ fn json(node: &Yaml) -> Value {
         Yaml::Value(Scalar::String(value)) => Value::String(value.to_string()),
         Yaml::Sequence(items) => Value::Array(items.iter().map(json).collect()),
         Yaml::Mapping(entries) => {
-            let entries = entries.iter().map(|(key, value)| (key.as_str().expect("a text as key").to_owned(), json(value)));
+            let entries =
+                entries.iter().map(|(key, value)| (key.as_str().expect("a text as key").to_owned(), json(value)));
             Value::Object(entries.collect::<Map<_, _>>())
         }
         other => panic!("no JSON for {other:?}"),

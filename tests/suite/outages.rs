@@ -4,11 +4,8 @@
 //! `HEADWATER_OUTAGE_ROUNDS` (1) repeats the whole sequence.
 
 use crate::harness::{
-    DEADLINE, Db, PrivateServers, Proxy, Run, Test, eventually, eventually_some,
-    kafka::read_topic,
-    lake::read_table,
-    proxy::Direction,
-    run::Exit,
+    DEADLINE, Db, PrivateServers, Proxy, Run, Test, eventually, eventually_some, kafka::read_topic, lake::read_table,
+    proxy::Direction, run::Exit,
 };
 use headwater::{
     config::model::Postgres,
@@ -81,14 +78,20 @@ fn write_until(postgres: &Postgres, stop: &AtomicBool) -> u32 {
         let done = line.as_ref().is_some_and(|db| {
             if late {
                 let pause = "SELECT pg_sleep(0.15)";
-                db.try_execute("BEGIN").and_then(|()| insert(db, from, to)).and_then(|()| db.try_execute(pause))
+                db.try_execute("BEGIN")
+                    .and_then(|()| insert(db, from, to))
+                    .and_then(|()| db.try_execute(pause))
                     .and_then(|()| db.try_execute("COMMIT"))
                     .is_ok()
             } else {
                 insert(db, from, to).is_ok()
             }
         });
-        if done { written = to } else { *line = None }
+        if done {
+            written = to
+        } else {
+            *line = None
+        }
         due += Duration::from_secs(1) * ROWS_PER_TRANSACTION / ROWS_PER_SECOND;
         // A rate, not a wait. What an outage held up is not caught up on.
         match due.checked_duration_since(Instant::now()) {
@@ -104,7 +107,8 @@ fn readiness(run: &Run) -> (u16, Vec<String>) {
     let (code, body) = run.get("/ready").expect("an answer");
     let body: Value = serde_json::from_str(&body).expect("JSON");
     let units = body["not_ready"].as_array().expect("a list");
-    let tell = |unit: &Value| format!("{}: {}", unit["stage"].as_str().unwrap(), unit["reason"].as_str().unwrap_or("-"));
+    let tell =
+        |unit: &Value| format!("{}: {}", unit["stage"].as_str().unwrap(), unit["reason"].as_str().unwrap_or("-"));
     (code, units.iter().map(tell).collect())
 }
 
@@ -141,7 +145,10 @@ fn assert_each_once(place: &str, written: &HashSet<i64>, found: &BTreeMap<i64, u
     let lost: Vec<_> = written.iter().filter(|id| !found.contains_key(id)).take(10).collect();
     let doubled: Vec<_> = found.iter().filter(|(_, times)| **times > 1).take(10).collect();
     let invented: Vec<_> = found.keys().filter(|id| !written.contains(id)).take(10).collect();
-    assert!(lost.is_empty() && doubled.is_empty() && invented.is_empty(), "{place}: lost {lost:?}, doubled {doubled:?}, invented {invented:?}");
+    assert!(
+        lost.is_empty() && doubled.is_empty() && invented.is_empty(),
+        "{place}: lost {lost:?}, doubled {doubled:?}, invented {invented:?}"
+    );
 }
 
 fn rounds() -> u32 {
@@ -215,14 +222,22 @@ fn servers_that_restart_lose_and_double_nothing() {
     for round in 0..rounds() {
         for n in 0..4 {
             let what = format!("round {round}, PostgreSQL restart {n}");
-            if n % 2 == 0 { scene.own.servers.postgres.stop() } else { scene.own.servers.postgres.kill() }
+            if n % 2 == 0 {
+                scene.own.servers.postgres.stop()
+            } else {
+                scene.own.servers.postgres.kill()
+            }
             wait_until_not_ready(&scene.run, &what, "PostgreSQL");
             scene.own.servers.postgres.restart().unwrap();
             wait_until_ready(&scene.run, &what);
         }
         for n in 0..3 {
             let what = format!("round {round}, Kafka restart {n}");
-            if n % 2 == 0 { scene.own.servers.kafka.kill() } else { scene.own.servers.kafka.stop() }
+            if n % 2 == 0 {
+                scene.own.servers.kafka.kill()
+            } else {
+                scene.own.servers.kafka.stop()
+            }
             wait_until_not_ready(&scene.run, &what, "Kafka");
             scene.own.servers.kafka.restart().unwrap();
             wait_until_ready(&scene.run, &what);

@@ -40,8 +40,7 @@ impl Servers {
             }),
             ..KafkaOptions::default()
         };
-        let postgres =
-            PostgresOptions { password: Some(POSTGRES_PASSWORD.to_owned()), ..PostgresOptions::default() };
+        let postgres = PostgresOptions { password: Some(POSTGRES_PASSWORD.to_owned()), ..PostgresOptions::default() };
         Servers {
             postgres: PostgresServer::start(&test.path("postgres"), postgres).unwrap(),
             kafka: KafkaServer::start(&test.path("kafka"), kafka).unwrap(),
@@ -142,8 +141,15 @@ fn no_secret_is_shown_by_validate() {
         // The secret stands in a value that is wrong, or under a key that is.
         ("wrong-type", valid.replace(&format!("sasl_password: '{MARK}'"), &format!("sasl_password: ['{MARK}']"))),
         ("wrong-key", valid.replace("sasl_password", "sasl_pasword")),
-        ("in-properties", format!("{valid}  # properties\n").replace("sasl_password:", "properties: {sasl.password: x}, sasl_password:")),
-        ("secret-property", valid.replace("sasl_password: '", "properties: {ssl.key.password: '").replace("'}\n", "'}}\n")),
+        (
+            "in-properties",
+            format!("{valid}  # properties\n")
+                .replace("sasl_password:", "properties: {sasl.password: x}, sasl_password:"),
+        ),
+        (
+            "secret-property",
+            valid.replace("sasl_password: '", "properties: {ssl.key.password: '").replace("'}\n", "'}}\n"),
+        ),
         ("bad-url", valid.replace("//h:1/d?", "//h:one/d?")),
         ("not-a-url", valid.replace("jdbc:postgresql://", "postgres://u:")),
         ("disagrees", valid.replace("table: t}", &format!("table: t, password: 'other{MARK}'}}"))),

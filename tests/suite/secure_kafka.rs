@@ -21,6 +21,13 @@ struct Login<'a> {
     authority: &'a Path,
 }
 
+/// A login that cannot work, and what is to be told then.
+struct Wrong<'a> {
+    login: Login<'a>,
+    exit: Exit,
+    causes: &'a [&'a str],
+}
+
 impl Login<'_> {
     fn file(&self, test: &Test, name: &str) -> String {
         let Login { brokers, protocol, mechanism, password, authority } = self;
@@ -34,7 +41,9 @@ impl Login<'_> {
             ),
         );
         let text = text.replace(&format!("brokers: \"{}\"", test.brokers), &format!("brokers: \"{brokers}\""));
-        let text = text.replace("/lake\"", &format!("/lake-{name}\"")).replace("/checkpoints\"", &format!("/checkpoints-{name}\""));
+        let text = text
+            .replace("/lake\"", &format!("/lake-{name}\""))
+            .replace("/checkpoints\"", &format!("/checkpoints-{name}\""));
         let text = text + "runtime: {wait_attempts: 2, wait_delay_ms: 100}\n";
         test.write(&format!("{name}.yml"), &text).display().to_string()
     }
@@ -65,7 +74,8 @@ fn capture_and_land_through_sasl_ssl() {
         "CREATE TABLE orders (order_id bigint PRIMARY KEY, created_at timestamptz NOT NULL, amount numeric(10,2));
          INSERT INTO orders SELECT n, now() - interval '1 hour', n FROM generate_series(1, 100) n",
     );
-    let login = |mechanism| Login { brokers: &brokers, protocol: "sasl_ssl", mechanism, password: PASSWORD, authority: &right };
+    let login =
+        |mechanism| Login { brokers: &brokers, protocol: "sasl_ssl", mechanism, password: PASSWORD, authority: &right };
 
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
         let (exit, summary) = run(&test, "run", &login(mechanism).file(&test, mechanism));
@@ -76,43 +86,50 @@ fn capture_and_land_through_sasl_ssl() {
 
     let by_address = brokers.replace("localhost", "127.0.0.1");
     let nowhere = brokers.replace("localhost", "kafka.invalid");
-    let refused = |causes: &'static [&'static str]| (Exit::Code(1), causes);
-    let away = |causes: &'static [&'static str]| (Exit::Code(75), causes);
-    let wrong: [(&str, Login, (Exit, &[&str])); 7] = [
+    let refused = |login, causes| Wrong { login, exit: Exit::Code(1), causes };
+    let away = |login, causes| Wrong { login, exit: Exit::Code(75), causes };
+    let wrong = [
         (
             "wrong-password",
-            Login { password: "wrong", ..login("SCRAM-SHA-512") },
-            refused(&["invalid credentials", "kafka.sasl_password"]),
+            refused(
+                Login { password: "wrong", ..login("SCRAM-SHA-512") },
+                &["invalid credentials", "kafka.sasl_password"],
+            ),
         ),
         (
             "wrong-plain-password",
-            Login { password: "wrong", ..login("PLAIN") },
-            refused(&["Invalid username or password", "kafka.sasl_password"]),
+            refused(
+                Login { password: "wrong", ..login("PLAIN") },
+                &["Invalid username or password", "kafka.sasl_password"],
+            ),
         ),
         (
             "wrong-authority",
-            Login { authority: &stranger, ..login("PLAIN") },
-            refused(&["unable to get local issuer certificate", "kafka.ssl_ca_file"]),
+            refused(
+                Login { authority: &stranger, ..login("PLAIN") },
+                &["unable to get local issuer certificate", "kafka.ssl_ca_file"],
+            ),
         ),
         (
             "wrong-host",
-            Login { brokers: &by_address, ..login("PLAIN") },
-            refused(&["IP address mismatch", "for localhost", "the host names in kafka.brokers"]),
+            refused(
+                Login { brokers: &by_address, ..login("PLAIN") },
+                &["IP address mismatch", "for localhost", "the host names in kafka.brokers"],
+            ),
         ),
         (
             "no-authority",
-            Login { authority: Path::new("/nowhere/ca.pem"), ..login("PLAIN") },
-            (Exit::Code(78), &["ssl_ca_file", "/nowhere/ca.pem"]),
+            Wrong {
+                login: Login { authority: Path::new("/nowhere/ca.pem"), ..login("PLAIN") },
+                exit: Exit::Code(78),
+                causes: &["ssl_ca_file", "/nowhere/ca.pem"],
+            },
         ),
-        (
-            "without-tls",
-            Login { protocol: "sasl_plaintext", ..login("PLAIN") },
-            away(&["kafka.security_protocol"]),
-        ),
-        ("wrong-name", Login { brokers: &nowhere, ..login("PLAIN") }, away(&["Failed to resolve", "kafka.invalid"])),
+        ("without-tls", away(Login { protocol: "sasl_plaintext", ..login("PLAIN") }, &["kafka.security_protocol"])),
+        ("wrong-name", away(Login { brokers: &nowhere, ..login("PLAIN") }, &["Failed to resolve", "kafka.invalid"])),
     ];
     std::thread::scope(|scope| {
-        for (name, login, (expected, causes)) in &wrong {
+        for (name, Wrong { login, exit: expected, causes }) in &wrong {
             let test = &test;
             scope.spawn(move || {
                 let file = login.file(test, name);
