@@ -3,7 +3,7 @@
 pub mod catalogue;
 
 use crate::config::model::{Postgres, TlsMode};
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::ssl::{ErrorCode, SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 use std::time::Duration;
 use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
@@ -140,16 +140,26 @@ fn tls_connector(config: &Postgres) -> Result<MakeTlsConnector, PostgresError> {
 
 fn connect_error(config: &Postgres, address: &str, source: tokio_postgres::Error) -> PostgresError {
     let address = address.to_owned();
+    let user = || config.user.clone();
+    // The client has no public kind for the last two; its own words are the only mark.
     match source.code() {
         Some(code) if is_unavailable_code(code) => PostgresError::Unreachable { address, source },
-        Some(_) => PostgresError::Refused { address, user: config.user.clone(), source },
-        // The client has no public kind for these; its own words are the only mark.
+        Some(_) => PostgresError::Refused { address, user: user(), source },
+        None if is_broken_line(&source) => PostgresError::Unreachable { address, source },
         None if source.to_string().contains("TLS") => PostgresError::Tls { address, source },
-        None if source.to_string().contains("password missing") => {
-            PostgresError::Refused { address, user: config.user.clone(), source }
-        }
+        None if chain(&source).contains("password missing") => PostgresError::Refused { address, user: user(), source },
         None => PostgresError::Unreachable { address, source },
     }
+}
+
+/// Whether the connection broke, also within the TLS handshake, as it does while a server restarts.
+fn is_broken_line(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error.is::<std::io::Error>()
+            || error.downcast_ref::<openssl::ssl::Error>().is_some_and(|error| {
+                error.io_error().is_some() || matches!(error.code(), ErrorCode::SYSCALL | ErrorCode::ZERO_RETURN)
+            })
+    })
 }
 
 /// `name` as a quoted identifier.
