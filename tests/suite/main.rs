@@ -2,3 +2,10 @@
 
 mod harness;
 mod harness_checks;
+mod hostile;
+mod lake_faults;
+mod land_memory;
+mod landing;
+mod readers;
+mod rebalance;
+mod schemas;
