@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{Db, Test, kafka::end_offsets, run::Exit},
-    pipeline::{catch_up, committed, config, setting, start, write},
+    pipeline::{Stop, catch_up, committed, config, setting, start, write},
     reconcile::compare,
     workload::{Random, Target},
 };
@@ -133,7 +133,7 @@ fn first_load_killed_at(failpoint: &str, composite_key: bool) {
     let quiet = AtomicBool::new(false);
     let kills = std::thread::scope(|scope| {
         // Rows move while chunks are being read, too.
-        let mover = scope.spawn(|| {
+        scope.spawn(|| {
             let db = test.db();
             let mut random = Random::new(setting("HEADWATER_SEED", 5));
             while !quiet.load(Ordering::Acquire) {
@@ -144,13 +144,12 @@ fn first_load_killed_at(failpoint: &str, composite_key: bool) {
                 db.execute("SELECT pg_sleep(0.05)");
             }
         });
+        let _stopping = Stop(&quiet);
         let mut random = Random::new(setting("HEADWATER_SEED", 4));
         let kills = die_until_caught_up(&test, &file, failpoint, |kills| match kills {
             1..=20 => move_rows(&db, &mut random, 1_400),
             _ => quiet.store(true, Ordering::Release),
         });
-        quiet.store(true, Ordering::Release);
-        mover.join().expect("the mover");
         kills
     });
     catch_up(&test, &file, &[]);

@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{DEADLINE, Test, eventually, run::Exit},
-    pipeline::{catch_up, committed, config, drain, said, start, write},
+    pipeline::{Stop, catch_up, committed, config, drain, said, start, write},
     reconcile::compare,
     workload::Target,
 };
@@ -36,11 +36,12 @@ fn the_older_of_two_captures_is_fenced_and_nothing_is_doubled() {
                 db.execute("SELECT pg_sleep(0.02)");
             }
         });
+        let stopping = Stop(&stop);
         let mut first = start(&test, &file, &[], &[]);
         eventually(DEADLINE, "the first capture's messages", || committed(&test, &test.topic("rows")).len() > 600);
         let second = start(&test, &file, &[], &[]);
         let exit = first.wait(DEADLINE);
-        stop.store(true, Ordering::Release);
+        drop(stopping);
         assert_eq!(exit, Exit::Code(1), "{}", first.stderr());
         let log = said(&first);
         assert!(log.contains("fenced") && log.contains(&test.topic("capture")), "{log}");

@@ -3,7 +3,7 @@
 
 use crate::{
     harness::{DEADLINE, Db, Test, eventually},
-    pipeline::{catch_up, committed, config, drain, setting, start, write},
+    pipeline::{Stop, catch_up, committed, config, drain, setting, start, write},
     reconcile::compare,
     workload::{self, Options, Target},
 };
@@ -103,9 +103,10 @@ fn late_commits_are_neither_lost_nor_doubled_and_a_naive_loop_loses_some() {
         let naive = scope.spawn(|| naive_loop(&test.postgres, "by_timestamp", &stop));
         let rewrites = scope.spawn(|| rewrite(&test.postgres, &TARGETS, duration.mul_f64(0.6)));
         // The first load has to find late commits too.
+        let stopping = Stop(&stop);
         let run = start(&test, &file, &[], &[]);
         let done = writers.join().expect("the writers");
-        stop.store(true, Ordering::Release);
+        drop(stopping);
         (run, done, rewrites.join().expect("the ALTER"), naive.join().expect("the naive loop"))
     });
     let written = begun.elapsed();
@@ -159,8 +160,8 @@ fn late_commits_survive_kills_and_restarts() {
     let over = AtomicBool::new(false);
     let kills = std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _over = Stop(&over);
             workload::write(&test.postgres, targets, Options { writers: 6, ..options(duration) });
-            over.store(true, Ordering::Release);
         });
         let mut kills = 0;
         let mut random = workload::Random::new(setting("HEADWATER_SEED", 7));

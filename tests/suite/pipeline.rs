@@ -6,7 +6,11 @@ use crate::harness::{
     run::Exit,
 };
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 /// A configuration with a capture of `tables`. `capture` adds keys to that section. YAML is a superset
 /// of JSON, so that any name is quoted as it must be.
@@ -92,4 +96,13 @@ pub fn setting(name: &str, default: u64) -> u64 {
 /// Everything that a run told people: its log and its summary.
 pub fn said(run: &Run) -> String {
     format!("{}\n{}", run.stderr(), run.stdout())
+}
+
+/// Tells a thread to stop, also when the test fails: a scope waits for its threads.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

@@ -296,12 +296,8 @@ fn a_numeric_of_many_digits_keeps_them_all() {
             Some(1) => "12345678".repeat(16_000),
             _ => format!("0.{}1", "0".repeat(16_000)),
         };
-        assert!(
-            json["n"].to_string() == expected,
-            "{} digits instead of {}",
-            json["n"].to_string().len(),
-            expected.len()
-        );
+        let found = json["n"].to_string();
+        assert!(found == expected, "{} digits instead of {}", found.len(), expected.len());
     }
     assert_eq!(messages.len(), 2);
 }
