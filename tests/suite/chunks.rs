@@ -146,11 +146,10 @@ fn first_load_killed_at(failpoint: &str, composite_key: bool) {
         });
         let _stopping = Stop(&quiet);
         let mut random = Random::new(setting("HEADWATER_SEED", 4));
-        let kills = die_until_caught_up(&test, &file, failpoint, |kills| match kills {
+        die_until_caught_up(&test, &file, failpoint, |kills| match kills {
             1..=20 => move_rows(&db, &mut random, 1_400),
             _ => quiet.store(true, Ordering::Release),
-        });
-        kills
+        })
     });
     catch_up(&test, &file, &[]);
     check(&test, &db, kills, 20, begun, &format!("the first load, {failpoint}"));

@@ -282,8 +282,14 @@ impl Writer<'_> {
     /// One piece of work: the messages to send, in this order.
     fn choose(&mut self, target: Target, gid_prefix: &str) -> (&'static str, Vec<String>) {
         match self.random.below(100) {
-            0..=24 => ("insert", vec![self.insert(target, "plain")]),
-            25..=36 => ("update", vec![self.update(target, "updated")]),
+            0..=24 => ("burst of inserts", {
+                let count = 1 + self.random.below(15);
+                (0..count).map(|_| self.insert(target, "plain")).collect()
+            }),
+            25..=36 => ("burst of updates", {
+                let count = 1 + self.random.below(10);
+                (0..count).map(|_| self.update(target, "updated")).collect()
+            }),
             37..=47 => ("long transaction", self.long_transaction(target)),
             48..=58 => ("savepoints", self.savepoints(target)),
             59..=66 => ("EXCEPTION blocks", self.exception_blocks(target)),
