@@ -3,6 +3,7 @@
 mod autumn;
 mod chunks;
 mod fencing;
+mod generate;
 mod harness;
 mod harness_checks;
 mod late_commits;
