@@ -4,6 +4,8 @@
 //! `admin` topics and their ids. The client's calls block: each lives on a thread of its own.
 
 pub mod admin;
+pub mod consumer;
+pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;
