@@ -24,14 +24,13 @@ pub(super) async fn run(job: &Job, live: &Live) -> Result<(), GenerateError> {
     let mut orders = Orders::new(job.seed, job.bad_share);
     let mut late = Late::new(job.clone(), recent.clone());
     let mut due = Due { inserts: 0, late: 0.0, updates: 0.0 };
-    let mut shutdown = job.shutdown.clone();
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / TRANSACTIONS_PER_SECOND));
     let mut logged = Instant::now();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            down = shutdown.wait_for(|down| *down) => if down.is_ok() { break } else { ticks.tick().await; }
+        ticks.tick().await;
+        if *job.shutdown.borrow() {
+            break;
         }
         late.check()?;
         let elapsed = started.elapsed().as_secs_f64();
