@@ -24,6 +24,7 @@ mod dead_letter;
 pub mod decode;
 mod json;
 mod json_schema;
+mod member;
 mod number;
 mod partition;
 pub mod reason;
@@ -112,8 +113,7 @@ async fn run_table(
     let name = pipeline.name.clone();
     let (send, receive) = tokio::sync::oneshot::channel();
     let spawned = std::thread::Builder::new().name("land".to_owned()).spawn(move || {
-        let table =
-            table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
+        let table = table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
         // The receiver is gone only when the whole process is going.
         let _ = send.send(table.run().into_summary());
     });
@@ -179,7 +179,8 @@ enum NotReady {
 }
 
 async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> Result<schema::Schema, NotReady> {
-    let sort = |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
+    let sort =
+        |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
     let (kafka, name) = (pipeline.kafka.clone(), table.topic.clone());
     match tokio::task::spawn_blocking(move || topic::find(&kafka, &name)).await {
         Ok(Ok(_)) => {}

@@ -24,9 +24,14 @@ pub enum Kind {
     Whole,
     Float,
     Bool,
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     /// Microseconds, UTC.
-    Timestamp { naive_is_utc: bool },
+    Timestamp {
+        naive_is_utc: bool,
+    },
     Date,
     Text(TextRule),
 }
@@ -97,7 +102,9 @@ pub enum SchemaError {
     NoColumn { key: &'static str, column: String, topic: String, known: String },
     #[error("date_column {column:?} of topic {topic} is neither a timestamp nor a date")]
     NotADate { column: String, topic: String },
-    #[error("column {column:?} of topic {topic} has the name of a column that land adds itself: leave it out of columns")]
+    #[error(
+        "column {column:?} of topic {topic} has the name of a column that land adds itself: leave it out of columns"
+    )]
     Reserved { column: String, topic: String },
 }
 
@@ -116,7 +123,8 @@ impl Schema {
                 || land.not_null.contains(&column.name)
                 || land.non_negative.contains(&column.name)
         };
-        let columns = found.columns.iter().filter(|column| wanted(column)).map(|column| Schema::column(found, column, land));
+        let columns =
+            found.columns.iter().filter(|column| wanted(column)).map(|column| Schema::column(found, column, land));
         Schema { columns: columns.collect() }
     }
 
@@ -159,7 +167,9 @@ impl Schema {
             find("non_negative", name)?;
         }
         let added = METADATA_COLUMNS.iter().filter(|_| land.metadata_columns).copied();
-        let mut reserved = added.chain(land.overflow_column.as_deref()).chain(["date"]);
+        // Beside a directory `date=…` a column of that name could not be read, unless they are equal.
+        let directory = (date.name != "date" || date.kind != Kind::Date).then_some("date");
+        let mut reserved = added.chain(land.overflow_column.as_deref()).chain(directory);
         match reserved.find(|name| self.columns.iter().any(|column| column.name == *name)) {
             Some(name) => Err(SchemaError::Reserved { column: name.to_owned(), topic: topic() }),
             None => Ok(()),
