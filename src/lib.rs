@@ -7,6 +7,8 @@ pub mod config;
 pub mod failpoint;
 pub mod health;
 pub mod kafka;
+pub mod lake;
 pub mod metrics;
 pub mod postgres;
 pub mod stage;
+pub mod verify;

@@ -4,6 +4,7 @@
 //! `admin` topics and their ids. The client's calls block: each lives on a thread of its own.
 
 pub mod admin;
+pub mod reader;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;
