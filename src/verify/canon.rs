@@ -144,7 +144,7 @@ fn time_value(value: Option<clock::Moment>, text: &str, out: &mut Vec<u8>) {
 fn bytes_of(text: &str) -> Option<Vec<u8>> {
     let Some(hex) = text.strip_prefix("\\x") else { return STANDARD.decode(text).ok() };
     let digit = |byte: u8| (byte as char).to_digit(16).map(|value| value as u8);
-    if hex.len() % 2 != 0 {
+    if !hex.len().is_multiple_of(2) {
         return None;
     }
     hex.as_bytes().chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()

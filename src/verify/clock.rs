@@ -164,7 +164,7 @@ fn offset_us(text: &str) -> Option<i64> {
     };
     let mut parts = [0; 3];
     let digits_only = text[1..].replace(':', "");
-    if digits_only.len() % 2 != 0 || digits_only.is_empty() || digits_only.len() > 6 {
+    if !digits_only.len().is_multiple_of(2) || digits_only.is_empty() || digits_only.len() > 6 {
         return None;
     }
     for (part, at) in parts.iter_mut().zip((0..digits_only.len()).step_by(2)) {

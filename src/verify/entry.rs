@@ -99,7 +99,7 @@ impl Entry<'_> {
 
 /// The entries of a bucket's bytes.
 pub fn decode(mut bytes: &[u8]) -> Option<Vec<Entry<'_>>> {
-    fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<[u8; N]> {
+    fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
         let (head, rest) = bytes.split_first_chunk::<N>()?;
         *bytes = rest;
         Some(*head)
