@@ -1,0 +1,159 @@
+//! The built binary as a child process.
+
+use super::{DEADLINE, Test, eventually_some};
+use headwater::demo::servers::{Lifetime, process};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A running (or ended) `headwater`; killed when dropped. Its output goes to files in the test's
+/// directory, and to the screen where the test fails.
+pub struct Run {
+    child: Child,
+    title: String,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Run {
+    /// `headwater <arguments>`, such as `["run", "-c", …]`.
+    pub fn start(test: &Test, arguments: &[&str]) -> Run {
+        Run::with_env(test, arguments, &[])
+    }
+
+    /// The same with further environment, such as `HEADWATER_FAILPOINTS`.
+    pub fn with_env(test: &Test, arguments: &[&str], env: &[(&str, &str)]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.args(arguments).envs(env.iter().copied());
+        Run::command(test, command)
+    }
+
+    /// Any command (another user's, under a limit) in the same keeping.
+    pub fn command(test: &Test, mut command: Command) -> Run {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (stdout, stderr) = (test.path(&format!("run{n}.out")), test.path(&format!("run{n}.err")));
+        let title = format!("{command:?}");
+        command
+            .current_dir(test.dir())
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).expect("the file for stdout"))
+            .stderr(File::create(&stderr).expect("the file for stderr"));
+        let child = process::spawn(command, Lifetime::EndsWithUs, libc::SIGKILL).expect("the child");
+        Run { child, title, stdout, stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        read(&self.stdout)
+    }
+
+    /// What it has logged so far.
+    pub fn stderr(&self) -> String {
+        read(&self.stderr)
+    }
+
+    /// All it printed, as one JSON value.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        let text = self.stdout();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in the output of {}: {text}", self.title))
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM; returns at once.
+    pub fn terminate(&mut self) {
+        process::signal(&mut self.child, libc::SIGTERM);
+    }
+
+    /// Waits for the end; fails the test when it does not come within `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> Exit {
+        let Some(status) = process::wait(&mut self.child, limit) else {
+            panic!("{} still runs after {limit:?}", self.title)
+        };
+        status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Code)
+    }
+
+    /// Waits until the log holds `text`.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) {
+        super::eventually(DEADLINE, &format!("{text:?} in the log"), || self.stderr().contains(text));
+    }
+
+    /// `127.0.0.1:port` of its HTTP server, from its log.
+    #[track_caller]
+    pub fn http(&self) -> String {
+        eventually_some(DEADLINE, "the address of the HTTP server in the log", || http_address(&self.stderr()))
+    }
+
+    /// Status and body of `GET path`; none where nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        http_get(&self.http(), path)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let (out, err) = (self.stdout(), self.stderr());
+            let lines: Vec<&str> = err.lines().collect();
+            let end = lines[lines.len().saturating_sub(40)..].join("\n");
+            eprintln!("--- {}\n--- stdout:\n{out}\n--- end of stderr:\n{end}\n---", self.title);
+        }
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Finds `address=127.0.0.1:1234` (or `"address":"…"` in a JSON log) on the line "http listening".
+pub fn http_address(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("http listening") && line.contains("address"))?;
+    let from = line.find("127.0.0.1:")?;
+    let address = line[from..].split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').next()?;
+    Some(address.to_owned())
+}
+
+/// A bare HTTP/1.1 request.
+pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    // Our server sends small bodies whole; a chunked one would have to be put together first.
+    assert!(!head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "a chunked body");
+    Some((status, body.to_owned()))
+}
