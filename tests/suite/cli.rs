@@ -151,7 +151,7 @@ fn every_error_of_a_configuration_is_printed_at_once() {
     let file = test.write(
         "many.yml",
         "postgres:\n  hots: localhost\n  port: 70000\n  db: shop\n  user: reader\n  table: orders\n  tls_mode: verify\n\
-         kafka:\n  brokers: localhost\n  topic: 'orders raw'\n\
+         kafka:\n  brokers: 'localhost:none'\n  topic: 'orders raw'\n\
          datalake:\n  path: /lake\n  format: csv\n\
          streaming:\n  batch_interval: never\n\
          land:\n  compression_level: 0\n\
@@ -163,10 +163,10 @@ fn every_error_of_a_configuration_is_printed_at_once() {
         assert_eq!(exit, Exit::Code(78), "{command}: {stderr}");
         assert!(stdout.is_empty(), "{command}: {stdout}");
         for (line, parts) in [
-            (2, ["postgres.hots", "did you mean host?"]),
+            (2, ["postgres.hots", "did you mean postgres.host?"]),
             (3, ["postgres.port", "it is 70000"]),
             (7, ["postgres.tls_mode", "verify-full"]),
-            (9, ["kafka.brokers", "localhost"]),
+            (9, ["kafka.brokers", "localhost:none"]),
             (10, ["kafka.topic", "orders raw"]),
             (13, ["datalake.format", "csv"]),
             (15, ["streaming.batch_interval", "never"]),
