@@ -6,6 +6,7 @@
 pub mod config;
 pub mod demo;
 pub mod failpoint;
+pub mod generate;
 pub mod health;
 pub mod kafka;
 pub mod metrics;
