@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod complaint;
+pub mod producer;
 pub mod reach;
+pub mod replay;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;
