@@ -5,9 +5,11 @@
 
 pub mod admin;
 pub mod complaint;
+pub mod consumer;
 pub mod producer;
 pub mod reach;
 pub mod replay;
+pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;
