@@ -9,12 +9,12 @@
 
 use super::{
     client_config,
+    complaint::Complaints,
     topic::{self, TopicDescription, TopicError},
 };
 use crate::config::model::Kafka;
 use rdkafka::{
-    TopicPartitionList,
-    bindings as native,
+    TopicPartitionList, bindings as native,
     client::{Client, ClientContext},
     error::KafkaError as ClientError,
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
@@ -56,10 +56,18 @@ pub enum Rebalance {
 pub enum Polled<'a> {
     Record(Record<'a>),
     /// The end of the partition was met: `offset` is where the next record will stand.
-    End { partition: i32, offset: i64 },
+    End {
+        partition: i32,
+        offset: i64,
+    },
     /// The offset that we want is not in the partition.
-    OutOfRange { partition: i32 },
-    Failed { code: RDKafkaErrorCode, text: String },
+    OutOfRange {
+        partition: i32,
+    },
+    Failed {
+        code: RDKafkaErrorCode,
+        text: String,
+    },
 }
 
 /// A record, borrowed from the client.
@@ -96,12 +104,14 @@ impl Record<'_> {
             }
             loop {
                 let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-                let code =
-                    native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
+                let code = native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
                 if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                     return found;
                 }
-                found.push((CStr::from_ptr(name).to_string_lossy().into_owned(), bytes(value, size).map(<[u8]>::to_vec)));
+                found.push((
+                    CStr::from_ptr(name).to_string_lossy().into_owned(),
+                    bytes(value, size).map(<[u8]>::to_vec),
+                ));
             }
         }
     }
@@ -111,7 +121,7 @@ impl Record<'_> {
 #[derive(Default)]
 struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
-    last_error: Mutex<Option<String>>,
+    complaints: Complaints,
 }
 
 impl ClientContext for Callbacks {}
@@ -196,9 +206,8 @@ impl Consumer {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the array has room for `most` pointers, and each that is filled is destroyed once,
         // by the `Poll`.
-        let taken = unsafe {
-            native::rd_kafka_consume_batch_queue(self.queue.0, timeout_ms, self.messages.as_mut_ptr(), most)
-        };
+        let taken =
+            unsafe { native::rd_kafka_consume_batch_queue(self.queue.0, timeout_ms, self.messages.as_mut_ptr(), most) };
         let rebalances = std::mem::take(&mut *lock(&self.client.context().rebalances));
         let mut poll = Poll { taken: usize::try_from(taken).unwrap_or(0), rebalances, consumer: self };
         if !poll.rebalances.is_empty() {
@@ -223,7 +232,17 @@ impl Consumer {
     }
 
     pub fn describe(&self, timeout: Duration) -> Result<TopicDescription, TopicError> {
-        topic::describe(&self.client, &self.topic, timeout)
+        let complaints = &self.client.context().complaints;
+        match topic::describe(&self.client, &self.topic, timeout) {
+            Ok(description) => {
+                complaints.clear();
+                Ok(description)
+            }
+            Err(TopicError::Client { topic, reason }) => {
+                Err(TopicError::Client { topic, reason: complaints.explain(&reason) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The end of a partition as the last fetch found it; asks nobody.
@@ -251,11 +270,6 @@ impl Consumer {
         if let Err(error) = check("the group's offsets", code) {
             tracing::debug!(topic = %self.topic, "{error}");
         }
-    }
-
-    /// The last error that librdkafka reported outside of any call, such as a broker that is away.
-    pub fn take_error(&self) -> Option<String> {
-        lock(&self.client.context().last_error).take()
     }
 
     /// Leaves the group, so that the partitions go to others at once.
@@ -383,11 +397,13 @@ unsafe extern "C" fn on_rebalance(
     }
 }
 
-unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, _: c_int, reason: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
     // SAFETY: librdkafka gives a live text, and the context that was set as opaque.
     unsafe {
         let callbacks = &*opaque.cast::<Callbacks>();
-        *lock(&callbacks.last_error) = Some(CStr::from_ptr(reason).to_string_lossy().into_owned());
+        if let Ok(code) = RDKafkaRespErr::try_from(code) {
+            callbacks.complaints.note(&ClientError::Global(code.into()), &CStr::from_ptr(reason).to_string_lossy());
+        }
     }
 }
 
