@@ -8,6 +8,7 @@ pub mod complaint;
 pub mod consumer;
 pub mod producer;
 pub mod reach;
+pub mod reader;
 pub mod replay;
 pub mod topic;
 
