@@ -91,17 +91,18 @@ fn wrong_arguments_are_exit_code_2() {
 #[test]
 fn a_failed_stage_is_exit_code_1() {
     let test = Test::new();
-    let file = test.write("c.yml", &test.short_form("nowhere", &test.topic("orders")));
+    let text = test.short_form("nowhere", &test.topic("orders"));
+    // The landing waits for the table to be made, the capture says what is wrong.
+    let file = test.write("c.yml", &format!("{text}runtime: {{wait_attempts: 2, wait_delay_ms: 100}}\n"));
     let (exit, summary, stderr) =
         run(&test, &["run", "-c", &file.display().to_string(), "--until-caught-up", "--format", "json"]);
     assert_eq!(exit, Exit::Code(1), "{stderr}");
     let summary: Value = serde_json::from_str(&summary).unwrap();
     let failure = &summary["capture"]["failures"][0];
-    assert!(failure["reason"].as_str().unwrap().contains("table nowhere does not exist"), "{summary}");
+    assert!(failure["reason"].as_str().unwrap().contains("table \"nowhere\" does not exist"), "{summary}");
     assert_eq!(failure["unavailable"], false);
 
     // Nothing to do, and an address that is taken.
-    let text = test.short_form("nowhere", &test.topic("orders"));
     let kafka_only = test.write("kafka.yml", &format!("kafka: {{brokers: '{}'}}\n", test.brokers));
     let (exit, _, stderr) = run(&test, &["run", "-c", &kafka_only.display().to_string()]);
     assert!(matches!(exit, Exit::Code(1 | 78)) && !stderr.is_empty(), "{exit:?} {stderr}");
@@ -322,6 +323,7 @@ fn a_second_signal_leaves_at_once_and_a_long_drain_has_its_limit() {
     }
     // Leaving so is safe: nothing is lost, nothing doubled.
     let file = test.write("rest.yml", &text).display().to_string();
-    assert_eq!(run(&test, &["run", "-c", &file, "--until-caught-up"]).0, Exit::Code(0));
+    let (exit, stdout, stderr) = run(&test, &["run", "-c", &file, "--until-caught-up"]);
+    assert_eq!(exit, Exit::Code(0), "{stdout}{stderr}");
     assert_eq!(crate::harness::lake::read_table(&test.path("lake")).len(), 1000);
 }
