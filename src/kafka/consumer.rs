@@ -9,6 +9,7 @@
 
 use super::{
     client_config,
+    complaint::Complaints,
     topic::{self, TopicDescription, TopicError},
 };
 use crate::config::model::Kafka;
@@ -124,7 +125,7 @@ impl Record<'_> {
 #[derive(Default)]
 struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
-    last_error: Mutex<Option<String>>,
+    complaints: Complaints,
 }
 
 impl ClientContext for Callbacks {}
@@ -245,7 +246,17 @@ impl Consumer {
     }
 
     pub fn describe(&self, timeout: Duration) -> Result<TopicDescription, TopicError> {
-        topic::describe(&self.client, &self.topic, timeout)
+        let complaints = &self.client.context().complaints;
+        match topic::describe(&self.client, &self.topic, timeout) {
+            Ok(description) => {
+                complaints.clear();
+                Ok(description)
+            }
+            Err(TopicError::Client { topic, reason }) => {
+                Err(TopicError::Client { topic, reason: complaints.explain(&reason) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The end of a partition as the last fetch found it; asks nobody.
@@ -273,11 +284,6 @@ impl Consumer {
         if let Err(error) = check("the group's offsets", code) {
             tracing::debug!(topic = %self.topic, "{error}");
         }
-    }
-
-    /// The last error that librdkafka reported outside of any call, such as a broker that is away.
-    pub fn take_error(&self) -> Option<String> {
-        lock(&self.client.context().last_error).take()
     }
 
     /// Leaves the group, so that the partitions go to others at once.
@@ -411,11 +417,13 @@ unsafe extern "C" fn on_rebalance(
     }
 }
 
-unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, _: c_int, reason: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
     // SAFETY: librdkafka gives a live text, and the context that was set as opaque.
     unsafe {
         let callbacks = &*opaque.cast::<Callbacks>();
-        *lock(&callbacks.last_error) = Some(CStr::from_ptr(reason).to_string_lossy().into_owned());
+        if let Ok(code) = RDKafkaRespErr::try_from(code) {
+            callbacks.complaints.note(&ClientError::Global(code.into()), &CStr::from_ptr(reason).to_string_lossy());
+        }
     }
 }
 

@@ -106,7 +106,8 @@ async fn run_table(
             return report.into_summary();
         }
     };
-    report.set(State::Progressing);
+    // Ready only once the group has given partitions: see `report`.
+    report.set(State::Starting);
     let unit_name = table.topic.clone();
     let runtime = tokio::runtime::Handle::current();
     let health = context.health.clone();
