@@ -30,6 +30,8 @@ have cc && have c++ && have make || need build-essential
 have pkg-config || need pkg-config
 { have pkg-config && pkg-config --exists openssl; } || [ -e /usr/include/openssl/ssl.h ] || need libssl-dev
 have_postgres || need postgresql-15
+# A PostgreSQL in another time, for the test of the clock change.
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
 have java || need openjdk-17-jre-headless
 have_kafka || have mvn || need maven
 

@@ -1,3 +1,164 @@
 //! The configuration: its schema, its loading, its errors.
+//!
+//! One table of keys ([`keys::KEYS`]) feeds validation, the JSON Schema, the reference in the README
+//! and the names of the environment's overrides. Loading goes
+//!
+//! 1. the YAML as a tree of texts with line numbers (`tree`),
+//! 2. `HEADWATER__…` overrides, then `${VAR}` substitution (`environment`),
+//! 3. a copy for each tenant (`tenants`),
+//! 4. the tree against the table: unknown keys, types, ranges (`check`),
+//! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`),
+//! 6. clashes between tables and between tenants (`claims`),
+//!
+//! and gathers every error on the way rather than stopping at the first.
 
+mod capture;
+mod check;
+mod claims;
+mod environment;
+mod error;
+mod formats;
+mod jdbc;
+mod kafka;
+pub mod keys;
+mod land;
 pub mod model;
+mod nearest;
+mod postgres;
+mod reference;
+mod schema;
+mod section;
+mod show;
+mod tenants;
+mod tree;
+
+pub use environment::Environment;
+pub use error::{ConfigError, ConfigErrors};
+pub use reference::reference_markdown;
+pub use schema::json_schema;
+pub use show::show;
+
+use claims::Claims;
+use error::{Collector, Origin, Problem};
+use model::{Config, Http, LandSchema, Pipeline, Runtime};
+use section::Section;
+use std::path::Path;
+use tree::Node;
+
+/// Loads the file with this process's environment.
+pub fn load_file(path: &Path) -> Result<Config, ConfigErrors> {
+    load(path, &Environment::of_process())
+}
+
+/// Loads the file, or says everything that is wrong with it.
+pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => load_text(path, &text, environment),
+        Err(error) => {
+            let mut errors = Collector::new(path);
+            errors.add(&Origin::File, "", Problem::Unreadable(error));
+            Err(errors.finish())
+        }
+    }
+}
+
+/// As [`load`], of a file's text; `path` names it and its pipeline.
+pub fn load_text(path: &Path, text: &str, environment: &Environment) -> Result<Config, ConfigErrors> {
+    let mut errors = Collector::new(path);
+    environment::hide_secrets(environment, &mut errors);
+    let mut root = match tree::parse(text) {
+        Ok(root) => root,
+        Err((origin, problem)) => {
+            errors.add(&origin, "", problem);
+            return Err(errors.finish());
+        }
+    };
+    environment::apply_overrides(&mut root, environment, &mut errors);
+    environment::substitute(&mut root, environment, &mut errors);
+    check::unfold(&mut root, "", "", &mut errors);
+    let config = build(&root, path, &mut errors);
+    match config {
+        Some(config) if errors.is_empty() => Ok(config),
+        _ => Err(errors.finish()),
+    }
+}
+
+fn build(root: &Node, path: &Path, errors: &mut Collector) -> Option<Config> {
+    let top = Section::root(root);
+    tenants::check_placeholders(root, tenants::is_template(&top, errors), errors);
+    let tenants = tenants::names(&top, errors);
+    let name = top.text("pipeline").unwrap_or_else(|| name_of(path));
+    let mut claims = Claims::default();
+    let mut pipelines = Vec::new();
+    if tenants.is_empty() {
+        check::check(root, errors);
+        pipelines.extend(build_pipeline(&top, &name, &format!("headwater-{name}"), errors, &mut claims));
+    }
+    for tenant in tenants {
+        errors.tenant = Some(tenant.clone());
+        let root = tenants::expand(root, &tenant);
+        check::check(&root, errors);
+        // The file's name too, for two files may have tenants of the same names.
+        let id = format!("headwater-{name}-{tenant}");
+        pipelines.extend(build_pipeline(&Section::root(&root), &tenant, &id, errors, &mut claims));
+    }
+    errors.tenant = None;
+    claims.check(errors);
+    let (http, runtime) = (top.section("http"), top.section("runtime"));
+    let config = Config {
+        pipelines,
+        http: Http { listen: http.text("listen") },
+        runtime: Runtime {
+            shutdown_timeout_ms: runtime.integer("shutdown_timeout_ms"),
+            wait_attempts: runtime.integer("wait_attempts"),
+            wait_delay_ms: runtime.integer("wait_delay_ms"),
+        },
+    };
+    (!config.pipelines.is_empty()).then_some(config)
+}
+
+fn build_pipeline(
+    top: &Section,
+    name: &str,
+    id: &str,
+    errors: &mut Collector,
+    claims: &mut Claims,
+) -> Option<Pipeline> {
+    let kafka = kafka::build(&top.section("kafka"), errors);
+    claims.begin(name, kafka.as_ref().map_or("", |kafka| &kafka.brokers));
+    let capture = capture::build(top, id, errors, claims);
+    let captured = capture.as_ref().map_or(&[][..], |capture| &capture.tables);
+    let land = land::build(top, id, captured, errors, claims);
+    check_short_topic(top, errors);
+    let from_catalogue = |land: &model::Land| land.tables.iter().any(|t| matches!(t.schema, LandSchema::Table { .. }));
+    let needs_postgres = capture.is_some() || land.as_ref().is_some_and(from_catalogue);
+    let postgres = match top.has("postgres") || needs_postgres {
+        true => Some(postgres::build(&top.section("postgres"), errors)?),
+        false => None,
+    };
+    if capture.is_none() && land.is_none() && errors.is_empty() {
+        let rule = "configures nothing to do: give postgres.table with kafka.topic, capture.tables or land.tables";
+        errors.add(&Origin::File, "", Problem::Rule(rule.into()));
+    }
+    Some(Pipeline { name: name.to_owned(), postgres, kafka: kafka?, capture, land })
+}
+
+fn check_short_topic(top: &Section, errors: &mut Collector) {
+    let kafka = top.section("kafka");
+    if kafka.has("topic") && !top.section("postgres").has("table") && !top.has("datalake") {
+        let rule = "is used by nothing: give postgres.table to fill it, or datalake.path to land it";
+        kafka.add(errors, "topic", Problem::Rule(rule.into()));
+    }
+}
+
+/// The file's name without its extension, with dashes for what a name may not hold.
+fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    let name: String = stem.chars().map(allowed).take(64).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() { "pipeline".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Topics: which exist, and making those that are missing.
 
-use super::client_config;
+use super::{client_config, reach};
 use crate::config::model::Kafka;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -11,8 +11,16 @@ use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("Kafka at {brokers} cannot be reached: {source}; check kafka.brokers")]
-    Unreachable { brokers: String, source: ClientError },
+    #[error("Kafka at {brokers} cannot be reached: {reason}; check kafka.brokers and kafka.security_protocol")]
+    Unreachable { brokers: String, reason: String },
+    #[error(
+        "Kafka at {brokers} refused the login: {reason}; check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
+    )]
+    Credentials { brokers: String, reason: String },
+    #[error("TLS to Kafka at {brokers} failed: {reason}; check kafka.ssl_ca_file and the host names in kafka.brokers")]
+    Tls { brokers: String, reason: String },
+    #[error("the Kafka client refuses its settings: {source}; check the files of kafka.ssl_* and kafka.properties")]
+    Settings { source: ClientError },
     #[error("topic {topic} does not exist, and kafka.create_topics is false: create it or allow that")]
     MissingTopic { topic: String },
     #[error("topic {topic} cannot be created: {code}")]
@@ -41,20 +49,12 @@ pub struct TopicSpec {
 /// Creates those of `topics` that are missing, where that is allowed. An existing topic is left as it is.
 /// Waits at most about 30 s. Gives the names that were created.
 pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<String>, AdminError> {
-    let admin: AdminClient<DefaultClientContext> = client_config(kafka).create()?;
-    let (admin, existing) = {
-        let brokers = kafka.brokers.clone();
-        tokio::task::spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(None, Duration::from_secs(10));
-            let names = metadata.map(|metadata| {
-                metadata.topics().iter().map(|topic| topic.name().to_owned()).collect::<std::collections::HashSet<_>>()
-            });
-            (admin, names.map_err(|source| AdminError::Unreachable { brokers, source }))
-        })
-        .await
-        .map_err(|_| ClientError::Canceled)?
-    };
-    let existing = existing?;
+    let existing = {
+        let kafka = kafka.clone();
+        tokio::task::spawn_blocking(move || reach::topic_names(&kafka, Duration::from_secs(10)))
+            .await
+            .map_err(|_| ClientError::Canceled)?
+    }?;
     let missing: Vec<&TopicSpec> = topics.iter().filter(|topic| !existing.contains(&topic.name)).collect();
     if let (false, Some(topic)) = (kafka.create_topics, missing.first()) {
         return Err(AdminError::MissingTopic { topic: topic.name.clone() });
@@ -62,6 +62,8 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
     if missing.is_empty() {
         return Ok(Vec::new());
     }
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(kafka).create().map_err(|source| AdminError::Settings { source })?;
     let specs: Vec<NewTopic> = missing
         .iter()
         .map(|topic| NewTopic {

@@ -4,6 +4,13 @@
 //! `admin` topics and their ids. The client's calls block: each lives on a thread of its own.
 
 pub mod admin;
+pub mod complaint;
+pub mod consumer;
+pub mod producer;
+pub mod reach;
+pub mod reader;
+pub mod replay;
+pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;

@@ -3,7 +3,7 @@
 pub mod catalogue;
 
 use crate::config::model::{Postgres, TlsMode};
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::ssl::{ErrorCode, SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 use std::time::Duration;
 use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
@@ -57,9 +57,28 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+
 /// Opens one connection and pins its session settings, so that text forms do not depend on the
 /// server's or the role's defaults. The connection ends when the client is dropped.
 pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
+    connect_with(config, PINNED).await
+}
+
+/// The time zone that sessions of other roles have in this database, unless they set their own. Asked on
+/// a connection of its own, since a pinned setting hides it. `None` where this role's own setting does.
+pub async fn default_time_zone(config: &Postgres) -> Result<Option<String>, PostgresError> {
+    let client = connect_with(config, "").await?;
+    let row = client
+        .query_one(
+            "SELECT setting, source IN ('user', 'database user', 'client', 'session') FROM pg_settings WHERE name = 'TimeZone'",
+            &[],
+        )
+        .await?;
+    Ok(if row.get(1) { None } else { Some(row.get(0)) })
+}
+
+async fn connect_with(config: &Postgres, options: &str) -> Result<Client, PostgresError> {
     let address = format!("{}:{}", config.host, config.port);
     let mut settings = tokio_postgres::Config::new();
     settings
@@ -73,7 +92,7 @@ pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
         .keepalives_interval(Duration::from_secs(5))
         .keepalives_retries(3)
         .tcp_user_timeout(Duration::from_secs(30))
-        .options("-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0")
+        .options(options)
         .ssl_mode(match config.tls_mode {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
@@ -140,16 +159,26 @@ fn tls_connector(config: &Postgres) -> Result<MakeTlsConnector, PostgresError> {
 
 fn connect_error(config: &Postgres, address: &str, source: tokio_postgres::Error) -> PostgresError {
     let address = address.to_owned();
+    let user = || config.user.clone();
+    // The client has no public kind for the last two; its own words are the only mark.
     match source.code() {
         Some(code) if is_unavailable_code(code) => PostgresError::Unreachable { address, source },
-        Some(_) => PostgresError::Refused { address, user: config.user.clone(), source },
-        // The client has no public kind for these; its own words are the only mark.
+        Some(_) => PostgresError::Refused { address, user: user(), source },
+        None if is_broken_line(&source) => PostgresError::Unreachable { address, source },
         None if source.to_string().contains("TLS") => PostgresError::Tls { address, source },
-        None if source.to_string().contains("password missing") => {
-            PostgresError::Refused { address, user: config.user.clone(), source }
-        }
+        None if chain(&source).contains("password missing") => PostgresError::Refused { address, user: user(), source },
         None => PostgresError::Unreachable { address, source },
     }
+}
+
+/// Whether the connection broke, also within the TLS handshake, as it does while a server restarts.
+fn is_broken_line(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error.is::<std::io::Error>()
+            || error.downcast_ref::<openssl::ssl::Error>().is_some_and(|error| {
+                error.io_error().is_some() || matches!(error.code(), ErrorCode::SYSCALL | ErrorCode::ZERO_RETURN)
+            })
+    })
 }
 
 /// `name` as a quoted identifier.

@@ -1,11 +1,34 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
+mod autumn;
+mod certificates;
+mod chunks;
+mod cli;
+mod crash;
+mod fencing;
+mod generate;
 mod harness;
 mod harness_checks;
 mod hostile;
+mod http;
+mod json_schema;
 mod lake_faults;
 mod land_memory;
 mod landing;
+mod late_commits;
+mod memory;
+mod outages;
+mod pipeline;
 mod readers;
 mod rebalance;
+mod reconcile;
+mod schema_changes;
 mod schemas;
+mod secrets;
+mod secure_kafka;
+mod secure_postgres;
+mod short_form;
+mod style;
+mod tables;
+mod types;
+mod workload;

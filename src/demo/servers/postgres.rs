@@ -25,6 +25,8 @@ pub struct PostgresOptions {
     /// Password of the superuser `postgres`, asked for by SCRAM; without one every client is trusted.
     pub password: Option<String>,
     pub tls: Option<PostgresTls>,
+    /// Further environment of the server's processes: another clock, by libfaketime.
+    pub environment: Vec<(String, String)>,
     pub lifetime: Lifetime,
 }
 
@@ -42,6 +44,7 @@ impl Default for PostgresOptions {
             settings: Vec::new(),
             password: None,
             tls: None,
+            environment: Vec::new(),
             lifetime: Lifetime::default(),
         }
     }
@@ -225,6 +228,7 @@ impl PostgresServer {
         postgres
             .arg("-D")
             .arg(self.data())
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdout(open().map_err(file_error(&log))?)
             .stderr(open().map_err(file_error(&log))?);
         let mut child = process::spawn(postgres, self.options.lifetime, libc::SIGQUIT)

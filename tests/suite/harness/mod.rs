@@ -61,8 +61,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// The servers of this run. Never dropped, for it is a static: [`end_shared`] ends them at exit.
 struct Shared {
-    held: Mutex<Option<(Servers, Scratch, Vec<PortLease>)>>,
-    directory: PathBuf,
+    held: Mutex<Option<(Servers, Vec<PortLease>)>>,
     postgres: Postgres,
     brokers: String,
     proxies: Mutex<Vec<Proxy>>,
@@ -74,7 +73,6 @@ const PROXIED_LISTENERS: usize = 3;
 
 fn shared() -> &'static Shared {
     SHARED.get_or_init(|| {
-        let scratch = Scratch::new("test").expect("a directory for the run");
         let mut leases = Vec::new();
         let mut proxies = Vec::new();
         let mut kafka = KafkaOptions::default();
@@ -85,18 +83,36 @@ fn shared() -> &'static Shared {
             leases.push(lease);
             proxies.push(proxy);
         }
-        let servers = Servers::start(scratch.path(), PostgresOptions::default(), kafka).expect("the servers");
+        let servers = Servers::start(run_directory(), PostgresOptions::default(), kafka).expect("the servers");
         // SAFETY: the handler is a plain function that lives as long as the program.
         unsafe { libc::atexit(end_shared) };
         Shared {
-            directory: scratch.path().to_owned(),
             postgres: servers.postgres.config("postgres"),
             brokers: servers.kafka.brokers(),
             proxies: Mutex::new(proxies),
             proxy_returned: Condvar::new(),
-            held: Mutex::new(Some((servers, scratch, leases))),
+            held: Mutex::new(Some((servers, leases))),
         }
     })
+}
+
+/// The directory of this run, which holds those of its servers and tests.
+fn run_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let scratch = Scratch::new("test").expect("a directory for the run");
+        let path = scratch.path().to_owned();
+        SCRATCH.lock().expect("nobody else").replace(scratch);
+        // SAFETY: the handler is a plain function that lives as long as the program.
+        unsafe { libc::atexit(end_scratch) };
+        path
+    })
+}
+
+static SCRATCH: Mutex<Option<Scratch>> = Mutex::new(None);
+
+extern "C" fn end_scratch() {
+    SCRATCH.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
 }
 
 extern "C" fn end_shared() {
@@ -118,7 +134,7 @@ impl Test {
     /// Named after the running test.
     pub fn new() -> Self {
         let shared = shared();
-        let mut test = Test::named(&shared.directory, shared.postgres.clone(), shared.brokers.clone());
+        let mut test = Test::named(shared.postgres.clone(), shared.brokers.clone());
         let database = test.prefix.replace('-', "_");
         let owner = Db::connect(&shared.postgres);
         owner.execute(&format!("CREATE DATABASE {database}"));
@@ -128,16 +144,16 @@ impl Test {
 
     /// On servers of its own (which a test may stop and kill), in the database `postgres`.
     pub fn on(servers: &Servers) -> Self {
-        Test::named(&shared().directory, servers.postgres.config("postgres"), servers.kafka.brokers())
+        Test::named(servers.postgres.config("postgres"), servers.kafka.brokers())
     }
 
-    fn named(base: &Path, postgres: Postgres, brokers: String) -> Self {
+    fn named(postgres: Postgres, brokers: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let thread = std::thread::current();
         let test = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test").to_owned();
         let short: String = test.replace('_', "-").chars().take(40).collect();
         let prefix = format!("t{}-{short}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let directory = base.join(&prefix);
+        let directory = run_directory().join(&prefix);
         std::fs::create_dir_all(&directory).expect("the test's directory");
         Test { prefix, postgres, brokers, directory }
     }

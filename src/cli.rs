@@ -1,0 +1,301 @@
+//! The command line: what each command takes and prints. The work is done elsewhere.
+
+use crate::{
+    app::{self, exit},
+    capture,
+    config::{self, model::Config},
+    demo, generate, land, metrics, verify,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::{
+    fmt::Display,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Carries PostgreSQL rows through Kafka into a date-partitioned lake, each row version once.
+///
+/// One file configures everything. A first one:
+///
+///   postgres:  {host: localhost, db: shop, user: reader, password_file: /run/secrets/pg, table: orders}
+///   kafka:     {brokers: "localhost:9092", topic: orders}
+///   datalake:  {path: ./lake/orders, format: parquet}
+///   streaming: {checkpoint_location: ./lake/checkpoints, batch_interval: 5}
+///
+/// Check it with `headwater validate -c FILE`, run it with `headwater run -c FILE`.
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment, arg_required_else_help = true, after_help = exit_codes())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines on stderr look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `headwater::land=debug`.
+    /// The variable HEADWATER_LOG sets it too.
+    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true)]
+    log: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every stage that the file configures, until a signal drains them.
+    Run(StageArgs),
+    /// Run only the capture stage: PostgreSQL tables to Kafka topics.
+    Capture(StageArgs),
+    /// Run only the land stage: Kafka topics to Parquet tables.
+    Land(StageArgs),
+    /// Check a configuration: every error at once, exit code 78 if there is one.
+    Validate(ValidateArgs),
+    /// Reconcile source, topic and lake row by row, independently of the pipeline's own state.
+    ///
+    /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
+    Verify(VerifyArgs),
+    /// Write realistic data to try things with.
+    #[command(subcommand)]
+    Generate(GenerateCommand),
+    /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
+    Demo(demo::Options),
+    /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Subcommand)]
+enum GenerateCommand {
+    /// Food orders into a table made by db/source/orders.sql.
+    Orders(generate::Options),
+}
+
+#[derive(Args)]
+struct StageArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// End when the tables are captured and the topics landed, and print a summary.
+    #[arg(long)]
+    until_caught_up: bool,
+    /// How the summary is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Capture: forget the checkpoint and publish every row again.
+    #[arg(long, conflicts_with = "from_now")]
+    resync: bool,
+    /// Capture: forget the checkpoint and publish only what is written from now on.
+    #[arg(long)]
+    from_now: bool,
+    /// Land: go on where records were lost (topic made again, retention passed the position).
+    #[arg(long)]
+    accept_loss: bool,
+}
+
+#[derive(Args)]
+struct FileArg {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct ValidateArgs {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE", required_unless_present = "schema")]
+    config: Option<PathBuf>,
+    /// Print the resolved configuration, secrets masked.
+    #[arg(long)]
+    show: bool,
+    /// Print the JSON Schema of configuration files, for editors.
+    #[arg(long, conflicts_with_all = ["config", "show"])]
+    schema: bool,
+}
+
+#[derive(Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Count rows that are still under way as lost.
+    #[arg(long)]
+    strict: bool,
+    /// How many differences of each kind are listed.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    list: usize,
+    /// Where rows are sorted when they do not fit into memory.
+    #[arg(long, value_name = "DIR")]
+    temp_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn exit_codes() -> String {
+    let lines: Vec<String> = exit::ALL.iter().map(|(code, meaning)| format!("  {code:<4} {meaning}")).collect();
+    format!("Exit codes:\n{}", lines.join("\n"))
+}
+
+/// Parses the arguments, runs the command and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(reason) = start_logging(&cli.log, cli.log_format) {
+        eprintln!("--log {}: {reason}", cli.log);
+        return ExitCode::from(exit::USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let code = runtime.block_on(dispatch(cli.command));
+    // Blocking client calls may still be under way; leaving is always safe, waiting is not useful.
+    runtime.shutdown_background();
+    code
+}
+
+fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(filter)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn dispatch(command: Command) -> ExitCode {
+    match command {
+        Command::Run(args) => run_stages(args, true, true).await,
+        Command::Capture(args) => run_stages(args, true, false).await,
+        Command::Land(args) => run_stages(args, false, true).await,
+        Command::Validate(args) => validate(&args),
+        Command::Verify(args) => run_verify(args).await,
+        Command::Generate(GenerateCommand::Orders(options)) => match generate::orders(options).await {
+            Ok(report) => {
+                println!("{report}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
+        Command::Demo(options) => demo::run(options).await,
+        Command::Reference => {
+            print!("{}", reference_markdown());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn run_stages(args: StageArgs, capture: bool, land: bool) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let options = app::Options {
+        capture,
+        land,
+        until_caught_up: args.until_caught_up,
+        progress_bar: std::io::stderr().is_terminal(),
+        capture_options: capture::Options { resync: args.resync, from_now: args.from_now },
+        land_options: land::Options { accept_loss: args.accept_loss },
+    };
+    match app::run(config, options).await {
+        Ok(report) => {
+            print_result(&report, args.format);
+            ExitCode::from(report.exit_code())
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn validate(args: &ValidateArgs) -> ExitCode {
+    let Some(path) = &args.config else {
+        println!("{:#}", config::json_schema());
+        return ExitCode::SUCCESS;
+    };
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if args.show {
+        print!("{}", config::show(&config));
+    } else {
+        let tables = |count: usize| if count == 1 { "1 table".to_owned() } else { format!("{count} tables") };
+        for pipeline in &config.pipelines {
+            let captured = pipeline.capture.as_ref().map_or(0, |capture| capture.tables.len());
+            let landed = pipeline.land.as_ref().map_or(0, |land| land.tables.len());
+            println!("pipeline {}: captures {}, lands {}", pipeline.name, tables(captured), tables(landed));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn run_verify(args: VerifyArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let mut all_equal = true;
+    for pipeline in &config.pipelines {
+        let options = verify::Options {
+            progress_bar: std::io::stderr().is_terminal(),
+            list_limit: args.list,
+            temp_dir: args.temp_dir.clone(),
+            strict: args.strict,
+            ..verify::Options::default()
+        };
+        match verify::run(pipeline, options).await {
+            Ok(report) => {
+                all_equal &= report.ok;
+                print_result(&report, args.format);
+            }
+            Err(error) => return failed(&error),
+        }
+    }
+    if all_equal { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    config::load_file(path).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::from(exit::CONFIGURATION)
+    })
+}
+
+fn print_result<T: Serialize + Display>(result: &T, format: Format) {
+    match format {
+        Format::Text => println!("{result}"),
+        Format::Json => match serde_json::to_string(result) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
+        },
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("headwater: {error}");
+    ExitCode::from(exit::FAILED)
+}
+
+/// The part of the README between its `reference` marks.
+pub fn reference_markdown() -> String {
+    let reasons: String = land::reason::Reason::ALL
+        .iter()
+        .map(|reason| format!("| `{}` | {} |\n", reason.name(), reason.meaning()))
+        .collect();
+    let codes: String = exit::ALL.iter().map(|(code, meaning)| format!("| {code} | {meaning} |\n")).collect();
+    format!(
+        "### Configuration keys\n\n{}\n### Dead-letter reasons\n\n| reason | meaning |\n| --- | --- |\n{reasons}\n### Metrics\n\n{}\n### Exit codes\n\n| code | meaning |\n| --- | --- |\n{codes}",
+        config::reference_markdown(),
+        metrics::reference_markdown(),
+    )
+}

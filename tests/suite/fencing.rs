@@ -1,0 +1,123 @@
+//! Who may go on: two captures of the same thing, a topic without a checkpoint, another cluster.
+
+use crate::{
+    harness::{DEADLINE, Test, eventually, run::Exit},
+    pipeline::{Stop, catch_up, committed, config, drain, said, start, write},
+    reconcile::compare,
+    workload::Target,
+};
+use headwater::demo::servers::{PostgresOptions, PostgresServer};
+use serde_json::{Value, json};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+const TABLE: Target = Target::new("rows", "created_at", "timestamp");
+
+fn one_table(test: &Test, capture: Value) -> Value {
+    config(test, capture, json!([{"table": "rows", "topic": test.topic("rows"), "watermark": "created_at"}]))
+}
+
+#[test]
+fn the_older_of_two_captures_is_fenced_and_nothing_is_doubled() {
+    let test = Test::new();
+    let db = test.db();
+    TABLE.create(&db);
+    TABLE.fill(&db, 500, "1 day");
+    let file = write(&test, "capture.yml", &one_table(&test, json!({"chunk_rows": 50})));
+    let stop = AtomicBool::new(false);
+    let mut second = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let db = test.db();
+            while !stop.load(Ordering::Acquire) {
+                db.execute("INSERT INTO rows (kind) SELECT 'meanwhile' FROM generate_series(1, 5)");
+                db.execute("SELECT pg_sleep(0.02)");
+            }
+        });
+        let stopping = Stop(&stop);
+        let mut first = start(&test, &file, &[], &[]);
+        eventually(DEADLINE, "the first capture's messages", || committed(&test, &test.topic("rows")).len() > 600);
+        let second = start(&test, &file, &[], &[]);
+        let exit = first.wait(DEADLINE);
+        drop(stopping);
+        assert_eq!(exit, Exit::Code(1), "{}", first.stderr());
+        let log = said(&first);
+        assert!(log.contains("fenced") && log.contains(&test.topic("capture")), "{log}");
+        second
+    });
+    eventually(DEADLINE, "the second capture goes on", || {
+        assert!(second.is_running(), "{}", second.stderr());
+        compare(&db, &TABLE, &committed(&test, &test.topic("rows")), &[]).lost.is_empty()
+    });
+    drain(&mut second);
+    let found = compare(&db, &TABLE, &committed(&test, &test.topic("rows")), &[]);
+    eprintln!("two captures: {} rows, {} messages", found.rows, found.messages);
+    found.assert_exact("two captures of one table");
+}
+
+#[test]
+fn a_topic_with_messages_but_no_checkpoint_stops_until_told_how_to_go_on() {
+    for option in ["--resync", "--from-now"] {
+        let test = Test::new();
+        let db = test.db();
+        TABLE.create(&db);
+        TABLE.fill(&db, 40, "1 day");
+        let file = write(&test, "capture.yml", &one_table(&test, json!({})));
+        catch_up(&test, &file, &[]);
+        let first: Vec<_> = committed(&test, &test.topic("rows"));
+        assert_eq!(first.len(), 40);
+
+        let lost = json!({"checkpoint_topic": test.topic("other-checkpoints")});
+        let file = write(&test, "capture.yml", &one_table(&test, lost));
+        let mut stopped = start(&test, &file, &["--until-caught-up"], &[]);
+        assert_eq!(stopped.wait(DEADLINE), Exit::Code(1), "{}", stopped.stderr());
+        let log = said(&stopped);
+        assert!(log.contains("--resync") && log.contains("--from-now"), "the cures are named: {log}");
+        assert_eq!(committed(&test, &test.topic("rows")).len(), 40, "nothing is written by one that stops");
+
+        db.execute("INSERT INTO rows (kind) VALUES ('before')");
+        catch_up(&test, &file, &[option]);
+        db.execute("INSERT INTO rows (kind) VALUES ('after')");
+        catch_up(&test, &file, &[]);
+        let new: Vec<Value> =
+            committed(&test, &test.topic("rows"))[40..].iter().map(|message| message.json()).collect();
+        let kinds: Vec<&str> = new.iter().filter_map(|row| row["kind"].as_str()).collect();
+        let old = kinds.iter().filter(|kind| **kind == "old").count();
+        let of_now = kinds.iter().filter(|kind| **kind == "before").count();
+        assert_eq!(kinds.iter().filter(|kind| **kind == "after").count(), 1, "{option}: {kinds:?}");
+        match option {
+            "--resync" => assert_eq!((old, of_now), (40, 1), "every row again"),
+            _ => assert_eq!((old, of_now), (0, 0), "only what is written from then on: {kinds:?}"),
+        }
+        let ids: HashSet<i64> = new.iter().filter_map(|row| row["id"].as_i64()).collect();
+        assert_eq!(ids.len(), new.len(), "{option} doubles nothing in itself");
+    }
+}
+
+#[test]
+fn the_checkpoint_of_another_cluster_stops() {
+    let mut test = Test::new();
+    let db = test.db();
+    TABLE.create(&db);
+    TABLE.fill(&db, 10, "1 day");
+    catch_up(&test, &write(&test, "capture.yml", &one_table(&test, json!({}))), &[]);
+
+    // The same database as restored elsewhere: same table, other transaction ids.
+    let other = PostgresServer::start(&test.path("other"), PostgresOptions::default()).expect("another cluster");
+    test.postgres = other.config("postgres");
+    let db = test.db();
+    TABLE.create(&db);
+    TABLE.fill(&db, 10, "1 day");
+    let file = write(&test, "capture.yml", &one_table(&test, json!({})));
+    let mut stopped = start(&test, &file, &["--until-caught-up"], &[]);
+    assert_eq!(stopped.wait(Duration::from_secs(60)), Exit::Code(1), "{}", stopped.stderr());
+    let log = said(&stopped);
+    assert!(log.contains("system_identifier") || log.contains("system identifier"), "{log}");
+    assert!(log.contains("--resync"), "the cure is named: {log}");
+    assert_eq!(committed(&test, &test.topic("rows")).len(), 10);
+
+    catch_up(&test, &file, &["--resync"]);
+    assert_eq!(committed(&test, &test.topic("rows")).len(), 20);
+}
