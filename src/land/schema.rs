@@ -46,6 +46,10 @@ pub enum TextRule {
     Anything,
     /// The JSON text of any value, of strings too: for `json` columns, where `"1"` is not `1`.
     Json,
+    /// The JSON text of objects only.
+    Objects,
+    /// The JSON text of arrays only.
+    Arrays,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
