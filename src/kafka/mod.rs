@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod complaint;
 pub mod reach;
+pub mod producer;
+pub mod replay;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;

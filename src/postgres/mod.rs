@@ -57,9 +57,28 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+
 /// Opens one connection and pins its session settings, so that text forms do not depend on the
 /// server's or the role's defaults. The connection ends when the client is dropped.
 pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
+    connect_with(config, PINNED).await
+}
+
+/// The time zone that sessions of other roles have in this database, unless they set their own. Asked on
+/// a connection of its own, since a pinned setting hides it. `None` where this role's own setting does.
+pub async fn default_time_zone(config: &Postgres) -> Result<Option<String>, PostgresError> {
+    let client = connect_with(config, "").await?;
+    let row = client
+        .query_one(
+            "SELECT setting, source IN ('user', 'database user', 'client', 'session') FROM pg_settings WHERE name = 'TimeZone'",
+            &[],
+        )
+        .await?;
+    Ok(if row.get(1) { None } else { Some(row.get(0)) })
+}
+
+async fn connect_with(config: &Postgres, options: &str) -> Result<Client, PostgresError> {
     let address = format!("{}:{}", config.host, config.port);
     let mut settings = tokio_postgres::Config::new();
     settings
@@ -73,7 +92,7 @@ pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
         .keepalives_interval(Duration::from_secs(5))
         .keepalives_retries(3)
         .tcp_user_timeout(Duration::from_secs(30))
-        .options("-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0")
+        .options(options)
         .ssl_mode(match config.tls_mode {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,

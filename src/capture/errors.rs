@@ -1,0 +1,142 @@
+//! What goes wrong in capture, sorted by what it stops.
+
+use super::{plan::NotASnapshot, value::BadValue};
+use crate::{
+    kafka::{admin::AdminError, producer::ProducerError},
+    postgres::{PostgresError, chain},
+};
+use tokio_postgres::error::SqlState;
+
+/// Something that concerns one table; the others go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error(
+        "table {table} does not exist or is not in the search path of the role; check capture.tables[].schema and .table"
+    )]
+    NoTable { table: String },
+    #[error(
+        "{table} is a {kind}: only tables can be captured, for only their rows carry transaction ids; name the tables behind it"
+    )]
+    NotATable { table: String, kind: &'static str },
+    #[error("table {table} has no primary key: name key columns in capture.tables[].key")]
+    NoKey { table: String },
+    #[error("table {table} has no column {column}, which is named in capture.tables[].{setting}")]
+    NoColumn { table: String, column: String, setting: &'static str },
+    #[error("watermark {column} of table {table} is of type {found}; it must be timestamp, timestamptz or date")]
+    WatermarkType { table: String, column: String, found: String },
+    #[error(
+        "watermark {column} of table {table} is in local time, and the server's time zone is {zone}: set capture.timezone to the zone in which {column} is written"
+    )]
+    NoTimezone { table: String, column: String, zone: String },
+    #[error("capture.timezone {zone:?} is not a time zone name such as Europe/Berlin")]
+    UnknownTimezone { zone: String },
+    #[error("{message}: run {grant}")]
+    NoGrant { message: String, grant: String },
+    #[error(
+        "table {table} could not be locked within {timeout_ms} ms: another session holds it exclusively, or waits to"
+    )]
+    LockTimeout { table: String, timeout_ms: u64 },
+    #[error("table {table}: {}", chain(.source))]
+    Query { table: String, source: tokio_postgres::Error },
+    #[error("table {table}, column {column}: {source}")]
+    Value { table: String, column: String, source: BadValue },
+    #[error("table {table}: the server sent a row that cannot be read ({what})")]
+    Row { table: String, what: &'static str },
+    #[error(
+        "table {table}: the checkpoint has {bytes} bytes, more than a record may have: a transaction stays open and {ids} ids since had to be kept; end it (see pg_stat_activity, pg_prepared_xacts)"
+    )]
+    CheckpointTooLarge { table: String, bytes: usize, ids: u64 },
+    #[error(
+        "table {table} cannot go on: {reason}; --resync publishes the whole table again, --from-now goes on with rows from now"
+    )]
+    CannotResume { table: String, reason: String },
+}
+
+impl TableError {
+    /// Sorts an error of a query about `table`.
+    pub fn query(table: &str, user: &str, timeout_ms: u64, source: tokio_postgres::Error) -> TableError {
+        let table = table.to_owned();
+        match source.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+                let message = source.as_db_error().map_or_else(|| chain(&source), |error| error.message().to_owned());
+                let user = crate::postgres::quote_ident(user);
+                let grant = match message.strip_prefix("permission denied for schema ") {
+                    Some(schema) => {
+                        format!("GRANT USAGE ON SCHEMA {} TO {user}", crate::postgres::quote_ident(schema))
+                    }
+                    None => format!("GRANT SELECT ON {table} TO {user}"),
+                };
+                TableError::NoGrant { message, grant }
+            }
+            Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME => {
+                TableError::NoTable { table }
+            }
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => TableError::LockTimeout { table, timeout_ms },
+            _ => TableError::Query { table, source },
+        }
+    }
+
+    /// Whether the table stands still until somebody acts and starts us anew.
+    pub fn is_final(&self) -> bool {
+        matches!(self, TableError::CannotResume { .. } | TableError::UnknownTimezone { .. })
+    }
+
+    /// Whether trying again may help without anybody acting.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, TableError::LockTimeout { .. } | TableError::Query { .. })
+    }
+}
+
+/// Something that concerns all tables of the database.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error("the pipeline has no postgres section, which capture needs")]
+    NotConfigured,
+    #[error("the server is a standby, whose snapshots cannot be followed: connect to the primary")]
+    Standby,
+    #[error("PostgreSQL {version} is too old: capture needs 14 or newer")]
+    TooOld { version: String },
+    #[error("the role may not see when other sessions began: run GRANT pg_monitor TO {user}")]
+    NoMonitor { user: String },
+    #[error("track_activities is off, so that open transactions cannot be seen: set it to on in postgresql.conf")]
+    NoActivities,
+    #[error(transparent)]
+    Snapshot(#[from] NotASnapshot),
+}
+
+impl SessionError {
+    pub fn query(source: tokio_postgres::Error) -> SessionError {
+        SessionError::Postgres(PostgresError::Query(source))
+    }
+
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, SessionError::Postgres(error) if error.is_unavailable())
+    }
+}
+
+/// Something that ends the present turn of the whole stage; all but `Fenced` are tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    #[error(transparent)]
+    Topics(#[from] AdminError),
+    /// Rows of a table were handed to Kafka without an end; they are taken back.
+    #[error("{0}")]
+    Interrupted(TableError),
+}
+
+impl Fault {
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Fault::Session(error) => error.is_unavailable(),
+            Fault::Producer(error) => error.is_unavailable(),
+            Fault::Topics(error) => error.is_unavailable(),
+            Fault::Interrupted(_) => false,
+        }
+    }
+}

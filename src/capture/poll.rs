@@ -1,0 +1,188 @@
+//! A poll: all tables of the database in one snapshot.
+
+use super::{
+    Engine,
+    checkpoint::Progress,
+    errors::{Fault, SessionError, TableError},
+    plan::{Poll, Polled, runs},
+    read::{Last, Mark, Order, ReadError, Reading},
+    session::Opened,
+    source::Source,
+    sql,
+    start::Turn,
+    table,
+    turn::now_us,
+};
+use crate::{health::State, metrics};
+use roaring::RoaringTreemap;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Above this, asking which ids have ended pays: the set of seen ids in the question grows long.
+const MOST_RUNS: usize = 256;
+const MOST_OPEN_IDS: u64 = 20_000;
+/// A prepared transaction that is older holds the bound back noticeably.
+const OLD_PREPARED_US: i64 = 300_000_000;
+/// Between two checkpoints of a table that has no rows to publish.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(30);
+
+struct PollMark {
+    poll: Poll,
+    progress: Progress,
+    source: Arc<Source>,
+}
+
+impl Mark for PollMark {
+    fn order(&self) -> Order {
+        Order::Ids
+    }
+
+    fn give(&mut self, xid: u64) {
+        self.poll.give(xid);
+    }
+
+    fn cut(&self, last: &Last, next: Option<u64>) -> Result<Progress, TableError> {
+        let last_key = last.key(&self.source)?;
+        Ok(Progress { polled: self.poll.cut(next, &last_key), ..self.progress.clone() })
+    }
+}
+
+impl Engine {
+    /// Polls all tables that are due. True when one of them had a transaction's worth of rows, so
+    /// that the next poll should follow at once.
+    pub async fn poll(&mut self, turn: &mut Turn) -> Result<bool, Fault> {
+        let begun = Instant::now();
+        let due: Vec<usize> = (0..self.tables.len()).filter(|index| self.tables[*index].is_due()).collect();
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let ended = self.ended(turn, &due).await?;
+        let names: Vec<String> = due.iter().map(|index| self.tables[*index].lock_name.clone()).collect();
+        let mut opened = turn.session.begin(&names, ended).await?;
+        for (position, error) in std::mem::take(&mut opened.failed) {
+            metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[due[position]].label], 1);
+            self.tables[due[position]].fail(&error);
+            opened.fingerprints[position] = None;
+        }
+        let mut was_full = false;
+        let mut polled = Vec::new();
+        for (position, index) in due.into_iter().enumerate() {
+            let Some(fingerprint) = opened.fingerprints[position].clone() else { continue };
+            match self.poll_table(turn, index, &opened, &fingerprint).await {
+                Ok(rows) => {
+                    was_full |= rows >= self.capture.max_transaction_rows;
+                    polled.push((index, rows));
+                }
+                Err(error) => self.fail_table(turn, index, error).await?,
+            }
+            if self.context.is_shutdown() {
+                break;
+            }
+        }
+        turn.session.end().await?;
+        self.write_idle_checkpoints(turn, IDLE_CHECKPOINT).await?;
+        turn.sink.commit().await?;
+        self.settle(turn, true).await?;
+        let now_us = now_us();
+        for (index, rows) in polled {
+            let table = &mut self.tables[index];
+            table.recover();
+            let Some(known) = &mut table.known else { continue };
+            known.is_caught_up = known.progress.backfill.is_done() && rows < self.capture.max_transaction_rows;
+            table.unit.set(if known.is_caught_up { State::CaughtUp } else { State::Progressing });
+            table.report(now_us);
+        }
+        metrics::CAPTURE_POLL_SECONDS.observe(&[&self.pipeline.name], begun.elapsed().as_secs_f64());
+        self.warn_prepared(&opened);
+        Ok(was_full)
+    }
+
+    /// Ids that have ended, where the sets of seen ids have become long.
+    async fn ended(&self, turn: &Turn, due: &[usize]) -> Result<RoaringTreemap, SessionError> {
+        let limit = turn.session.latest;
+        let mut asked = RoaringTreemap::new();
+        for index in due {
+            let Some(known) = &self.tables[*index].known else { continue };
+            let polled: &Polled = &known.progress.polled;
+            let open = limit.saturating_sub(polled.snapshot.xmin);
+            if polled.snapshot.xmin > 0 && (open > MOST_OPEN_IDS || runs(&polled.seen).len() > MOST_RUNS) {
+                asked |= polled.unknown_ids(limit);
+            }
+        }
+        if asked.is_empty() { Ok(asked) } else { turn.session.ended(&asked).await }
+    }
+
+    async fn poll_table(
+        &mut self,
+        turn: &mut Turn,
+        index: usize,
+        opened: &Opened,
+        fingerprint: &String,
+    ) -> Result<u64, ReadError> {
+        self.look(turn, index, opened, Some(fingerprint)).await?;
+        let capture = self.capture.clone();
+        let shutdown = self.context.shutdown.clone();
+        let table = &mut self.tables[index];
+        let Some(known) = &mut table.known else { return Ok(0) };
+        let source = known.source.clone();
+        let margins = table::margins(&capture, &source);
+        let base = &known.progress.polled;
+        let mut poll = Poll::new(base, &opened.observation, &opened.snapshot, margins);
+        if base.has_nothing_new_at(&opened.snapshot) {
+            known.progress.polled = poll.complete();
+            return Ok(0);
+        }
+        let bound = sql::raw_bound(source.watermark_type, &known.zone, base.bound_us, opened.observation.clock_us);
+        let lower = bound.max(known.progress.floor);
+        let text = sql::poll(&source, base, lower, opened.latest, capture.max_row_bytes);
+        let stream = turn.session.copy(&text).await.map_err(ReadError::Server)?;
+        let mut mark = PollMark { poll, progress: known.progress.clone(), source: source.clone() };
+        let reading = Reading {
+            table: index,
+            source: &source,
+            zone: &mut known.zone,
+            checkpoint_key: &known.checkpoint_key,
+            name: &known.name,
+            poll_time_us: opened.observation.clock_us,
+            latest: opened.latest,
+            max_row_bytes: capture.max_row_bytes,
+            is_silent: known.is_silent,
+            shutdown,
+        };
+        turn.sink.forget_cut(index);
+        let read = reading.run(stream, &mut turn.sink, &mut mark).await;
+        if let Some(progress) = turn.sink.take_cut(index, &read) {
+            known.progress = progress;
+        }
+        let read = read?;
+        metrics::CAPTURE_SCANNED.add(&[&self.pipeline.name, &table.label], read.rows);
+        if read.is_cut_short {
+            return Ok(read.rows);
+        }
+        poll = mark.poll;
+        known.progress.polled = poll.complete();
+        known.progress.newest_us = known.progress.newest_us.max(read.newest_us);
+        let must_write = known.is_unwritten || read.rows > 0;
+        known.is_silent = false;
+        if must_write {
+            self.mark(turn, index).await.map_err(ReadError::Fault)??;
+        }
+        Ok(read.rows)
+    }
+
+    /// Warns once of each prepared transaction that keeps the bound far back.
+    fn warn_prepared(&mut self, opened: &Opened) {
+        for transaction in &opened.observation.prepared {
+            let age_us = opened.observation.clock_us - transaction.prepared_us;
+            if age_us > OLD_PREPARED_US && self.warned.insert(transaction.name.clone()) {
+                let gid = transaction.name.split_once(':').map_or("", |(_, gid)| gid);
+                tracing::warn!(
+                    "prepared transaction {gid:?} is {} minutes old and keeps polls reading from before its begin: COMMIT PREPARED or ROLLBACK PREPARED it",
+                    age_us / 60_000_000
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Rows from a `COPY` stream into the open Kafka transaction, which is cut where it is full.
+
+use super::{
+    checkpoint::Progress,
+    copy::{BadCopy, Fields, Splitter, field},
+    errors::{Fault, TableError},
+    plan::{KeyText, widen},
+    publish::Row,
+    sink::Sink,
+    source::{Source, WatermarkType},
+    value::{self, Kind, push_string},
+    zone::Zone,
+};
+use futures_util::{FutureExt, StreamExt};
+use std::{pin::Pin, sync::Arc, time::Instant};
+use tokio::sync::watch;
+use tokio_postgres::CopyOutStream;
+
+/// Fields before the table's own: distance of the id, size where too large.
+const LEADING_FIELDS: usize = 2;
+/// Rows between two looks at the clock and at shutdown.
+const ROWS_A_LOOK: u32 = 64;
+
+/// The last row handed over: raw key and watermark, kept to continue after it.
+#[derive(Debug, Default)]
+pub struct Last {
+    pub xid: u64,
+    raw: Vec<u8>,
+    fields: Fields,
+}
+
+impl Last {
+    fn remember(&mut self, xid: u64, row: &[u8], fields: &Fields, source: &Source) -> Result<(), BadCopy> {
+        self.xid = xid;
+        self.raw.clear();
+        self.fields.clear();
+        for position in source.key.iter().chain([&source.watermark]) {
+            match field(row, fields, LEADING_FIELDS + position)? {
+                Some(bytes) => {
+                    self.fields.push(Some((self.raw.len() as u32, bytes.len() as u32)));
+                    self.raw.extend_from_slice(bytes);
+                }
+                None => self.fields.push(None),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a cut may stand between this row and the next: nothing tells equal ones apart.
+    fn differs(&self, xid: u64, row: &[u8], fields: &Fields, source: &Source, order: Order) -> Result<bool, BadCopy> {
+        if source.unique {
+            return Ok(true);
+        }
+        let compared = match order {
+            Order::Ids if self.xid != xid => return Ok(true),
+            Order::Ids => source.key.len(),
+            Order::Watermark => source.key.len() + 1,
+        };
+        for (position, column) in source.key.iter().chain([&source.watermark]).enumerate().take(compared) {
+            if field(&self.raw, &self.fields, position)? != field(row, fields, LEADING_FIELDS + column)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn text(&self, source: &Source, position: usize, column: usize) -> Result<Option<String>, TableError> {
+        let column = &source.columns[column];
+        let raw = field(&self.raw, &self.fields, position).map_err(|error| bad_row(source, error))?;
+        raw.map(|raw| column.kind.sql_text(raw)).transpose().map_err(|error| TableError::Value {
+            table: source.quoted.clone(),
+            column: column.name.clone(),
+            source: error,
+        })
+    }
+
+    /// PostgreSQL's text of the key.
+    pub fn key(&self, source: &Source) -> Result<KeyText, TableError> {
+        source.key.iter().enumerate().map(|(position, column)| self.text(source, position, *column)).collect()
+    }
+
+    /// PostgreSQL's text of watermark and key.
+    pub fn watermark_and_key(&self, source: &Source) -> Result<KeyText, TableError> {
+        let mut values = vec![self.text(source, source.key.len(), source.watermark)?];
+        values.extend(self.key(source)?);
+        Ok(values)
+    }
+}
+
+fn bad_row(source: &Source, error: BadCopy) -> TableError {
+    TableError::Row { table: source.quoted.clone(), what: error.0 }
+}
+
+/// The order in which rows come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Ids,
+    Watermark,
+}
+
+/// What a poll and a chunk make of the rows that go by.
+pub trait Mark {
+    fn order(&self) -> Order;
+    /// A row is handed over.
+    fn give(&mut self, xid: u64);
+    /// What holds once all rows up to `last` are committed; `next` is the id of the row behind it, where known.
+    fn cut(&self, last: &Last, next: Option<u64>) -> Result<Progress, TableError>;
+}
+
+/// What is read and where it goes.
+pub struct Reading<'a> {
+    pub table: usize,
+    pub source: &'a Source,
+    pub zone: &'a mut Zone,
+    pub checkpoint_key: &'a Arc<str>,
+    pub name: &'a Arc<str>,
+    pub poll_time_us: i64,
+    /// The id from which ages count.
+    pub latest: u64,
+    pub max_row_bytes: u64,
+    /// Ids are noted, rows are not published.
+    pub is_silent: bool,
+    pub shutdown: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+pub struct Read {
+    pub rows: u64,
+    pub last: Option<Last>,
+    /// Greatest watermark, microseconds since the Unix epoch.
+    pub newest_us: Option<i64>,
+    /// Ended before the last row, for shutdown.
+    pub is_cut_short: bool,
+}
+
+enum Waited {
+    Message(Option<Result<bytes::Bytes, tokio_postgres::Error>>),
+    Shutdown,
+}
+
+/// Why a stream ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("{0}")]
+    Server(tokio_postgres::Error),
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl Reading<'_> {
+    /// Reads the stream to its end, or to the next row where a cut may stand once shutdown has come.
+    pub async fn run(
+        mut self,
+        stream: CopyOutStream,
+        sink: &mut Sink,
+        mark: &mut dyn MarkSend,
+    ) -> Result<Read, ReadError> {
+        let source = self.source;
+        let fault = |error| ReadError::Fault(Fault::Producer(error));
+        let bad = |error| ReadError::Table(bad_row(source, error));
+        let mut stream = std::pin::pin!(stream);
+        let mut splitter = Splitter::default();
+        let mut fields = Fields::new();
+        let mut read = Read::default();
+        let mut last = Last::default();
+        let mut looked = 0_u32;
+        let mut is_due = false;
+        sink.select(self.table, self.name, self.poll_time_us).await.map_err(fault)?;
+        loop {
+            let message = match stream.next().now_or_never() {
+                Some(message) => message,
+                None => match self.wait(stream.as_mut(), sink, mark, &last, &read).await? {
+                    Waited::Message(message) => message,
+                    Waited::Shutdown => {
+                        read.is_cut_short = true;
+                        return Ok(read);
+                    }
+                },
+            };
+            let Some(message) = message else { break };
+            splitter.push(message.map_err(ReadError::Server)?);
+            while let Some(row) = splitter.next(&mut fields).map_err(bad)? {
+                let age = field(&row, &fields, 0).map_err(bad)?.and_then(|raw| raw.first_chunk::<4>());
+                let age = age.ok_or(BadCopy("no id")).map_err(bad)?;
+                let xid = widen(self.latest, i32::from_be_bytes(*age));
+                looked += 1;
+                if looked >= ROWS_A_LOOK {
+                    looked = 0;
+                    is_due =
+                        *self.shutdown.borrow() || sink.deadline().is_some_and(|deadline| deadline <= Instant::now());
+                }
+                if (is_due || sink.is_full())
+                    && read.rows > 0
+                    && !self.is_silent
+                    && last.differs(xid, &row, &fields, source, mark.order()).map_err(bad)?
+                {
+                    let progress = mark.cut(&last, Some(xid))?;
+                    self.cut(sink, progress, read.newest_us).await?;
+                    is_due = false;
+                    if *self.shutdown.borrow() {
+                        read.is_cut_short = true;
+                        return Ok(read);
+                    }
+                }
+                mark.give(xid);
+                read.rows += 1;
+                self.note_watermark(&row, &fields, &mut read)?;
+                if self.is_silent {
+                    continue;
+                }
+                last.remember(xid, &row, &fields, source).map_err(bad)?;
+                let start = sink.batch.bytes.len();
+                let encoded = self.encode(&row, &fields, xid, sink);
+                if encoded.is_err() {
+                    sink.batch.bytes.truncate(start);
+                }
+                let is_dead_letter = encoded?;
+                let bytes = (sink.batch.bytes.len() - start) as u64;
+                if sink.count(bytes, is_dead_letter) {
+                    sink.flush().await.map_err(fault)?;
+                }
+            }
+        }
+        sink.flush().await.map_err(fault)?;
+        read.last = (read.rows > 0).then_some(last);
+        Ok(read)
+    }
+
+    /// Waits for the server. A transaction that is open all the while is ended in time.
+    async fn wait(
+        &self,
+        mut stream: Pin<&mut CopyOutStream>,
+        sink: &mut Sink,
+        mark: &mut dyn MarkSend,
+        last: &Last,
+        read: &Read,
+    ) -> Result<Waited, ReadError> {
+        let mut shutdown = self.shutdown.clone();
+        // Without a look at the next row only a unique key tells where a cut may stand.
+        let deadline = sink.deadline().filter(|_| self.source.unique);
+        let overdue = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let is_down = tokio::select! {
+            biased;
+            message = stream.next() => return Ok(Waited::Message(message)),
+            _ = shutdown.wait_for(|down| *down) => true,
+            () = overdue => false,
+        };
+        if sink.unmarked_rows(self.table) > 0 && self.source.unique {
+            let progress = mark.cut(last, None)?;
+            self.cut(sink, progress, read.newest_us).await?;
+        } else if !is_down {
+            sink.commit().await.map_err(|error| ReadError::Fault(error.into()))?;
+        }
+        if is_down { Ok(Waited::Shutdown) } else { Ok(Waited::Message(stream.next().await)) }
+    }
+
+    async fn cut(&self, sink: &mut Sink, mut progress: Progress, newest_us: Option<i64>) -> Result<(), ReadError> {
+        progress.newest_us = progress.newest_us.max(newest_us);
+        let record = encode_checkpoint(self.source, &progress)?;
+        let cut = sink.cut(self.table, self.checkpoint_key, progress, record).await;
+        cut.map_err(|error| ReadError::Fault(Fault::Producer(error)))
+    }
+
+    fn note_watermark(&mut self, row: &[u8], fields: &Fields, read: &mut Read) -> Result<(), TableError> {
+        let raw = field(row, fields, LEADING_FIELDS + self.source.watermark);
+        let Some(raw) = raw.map_err(|error| bad_row(self.source, error))? else { return Ok(()) };
+        let time_us = match self.source.watermark_type {
+            WatermarkType::Date => raw
+                .first_chunk::<4>()
+                .and_then(|raw| value::date_unix_us(i32::from_be_bytes(*raw)))
+                .map(|local| self.zone.instant_us(local)),
+            kind => raw
+                .first_chunk::<8>()
+                .and_then(|raw| value::unix_us(i64::from_be_bytes(*raw)))
+                .map(|time| if kind == WatermarkType::Timestamp { self.zone.instant_us(time) } else { time }),
+        };
+        read.newest_us = read.newest_us.max(time_us);
+        Ok(())
+    }
+
+    /// Puts key and value into the batch; true where the row is too large and its dead letter is there instead.
+    fn encode(&mut self, row: &[u8], fields: &Fields, xid: u64, sink: &mut Sink) -> Result<bool, TableError> {
+        let source = self.source;
+        let bad = |error| bad_row(source, error);
+        let out = &mut sink.batch.bytes;
+        self.encode_key(row, fields, out)?;
+        let key_end = out.len();
+        let mut too_large = field(row, fields, 1)
+            .map_err(bad)?
+            .and_then(|raw| raw.first_chunk::<8>())
+            .map(|raw| i64::from_be_bytes(*raw).unsigned_abs());
+        if too_large.is_none() {
+            for (position, column) in source.columns.iter().enumerate() {
+                out.extend_from_slice(&column.json_name);
+                match field(row, fields, LEADING_FIELDS + position).map_err(bad)? {
+                    None => out.extend_from_slice(b"null"),
+                    Some(raw) => {
+                        let written = column.kind.write_json(raw, self.zone, out);
+                        written.map_err(|error| TableError::Value {
+                            table: source.quoted.clone(),
+                            column: column.name.clone(),
+                            source: error,
+                        })?;
+                    }
+                }
+            }
+            out.push(b'}');
+            let bytes = (out.len() - key_end) as u64;
+            too_large = (bytes > self.max_row_bytes).then_some(bytes);
+        }
+        if let Some(bytes) = too_large {
+            out.truncate(key_end);
+            let key_start = sink.batch.rows.last().map_or(0, |row| row.end);
+            let key = out[key_start..].to_vec();
+            out.extend_from_slice(b"{\"table\":");
+            push_string(out, source.name.as_bytes());
+            out.extend_from_slice(b",\"key\":");
+            push_string(out, &key);
+            out.extend_from_slice(format!(",\"reason\":\"row_too_large\",\"bytes\":{bytes}}}").as_bytes());
+        }
+        sink.batch.rows.push(Row { key_end, end: out.len(), xid, is_dead_letter: too_large.is_some() });
+        Ok(too_large.is_some())
+    }
+
+    /// One column: its text as it is. Several: a JSON array of their values.
+    fn encode_key(&mut self, row: &[u8], fields: &Fields, out: &mut Vec<u8>) -> Result<(), TableError> {
+        let source = self.source;
+        let is_single = source.key.len() == 1;
+        for (position, column) in source.key.iter().enumerate() {
+            if !is_single {
+                out.push(if position == 0 { b'[' } else { b',' });
+            }
+            let raw = field(row, fields, LEADING_FIELDS + column).map_err(|error| bad_row(source, error))?;
+            let column = &source.columns[*column];
+            let start = out.len();
+            let written = match raw {
+                None => {
+                    out.extend_from_slice(b"null");
+                    Ok(())
+                }
+                Some(raw) if is_single && matches!(column.kind, Kind::Text | Kind::AsText) => {
+                    out.extend_from_slice(raw);
+                    continue;
+                }
+                Some(raw) => column.kind.write_json(raw, self.zone, out),
+            };
+            written.map_err(|error| TableError::Value {
+                table: source.quoted.clone(),
+                column: column.name.clone(),
+                source: error,
+            })?;
+            if is_single && out.get(start) == Some(&b'"') {
+                out.remove(start);
+                out.pop();
+            }
+        }
+        if !is_single {
+            out.push(b']');
+        }
+        Ok(())
+    }
+}
+
+/// [`Mark`] that can be held over an await.
+pub trait MarkSend: Mark + Send {}
+impl<T: Mark + Send> MarkSend for T {}
+
+/// A record that a broker takes with its usual limit of 1 MiB.
+const MOST_CHECKPOINT_BYTES: usize = 1_000_000;
+
+pub fn encode_checkpoint(source: &Source, progress: &Progress) -> Result<Vec<u8>, TableError> {
+    let table = || source.quoted.clone();
+    let record =
+        progress.encode().map_err(|error| TableError::CannotResume { table: table(), reason: error.to_string() })?;
+    if record.len() > MOST_CHECKPOINT_BYTES {
+        let ids = progress.polled.seen.len();
+        return Err(TableError::CheckpointTooLarge { table: table(), bytes: record.len(), ids });
+    }
+    Ok(record)
+}

@@ -1,0 +1,207 @@
+//! The connection to PostgreSQL: what is checked when it opens, and how a poll's transaction begins.
+
+use super::{
+    checkpoint::Identity,
+    errors::{SessionError, TableError},
+    plan::{Observation, PreparedTransaction, Snapshot, runs},
+    sql,
+};
+use crate::{
+    config::model::Postgres,
+    postgres::{connect, default_time_zone, quote_ident},
+};
+use futures_util::future::{join, join4};
+use roaring::RoaringTreemap;
+use tokio_postgres::{Client, CopyOutStream, Row, Statement};
+
+/// Ids whose state is asked for at once; each costs 1.4 µs.
+const MOST_ASKED: u64 = 500_000;
+
+pub struct Session {
+    pub client: Client,
+    pub user: String,
+    pub identity: Identity,
+    /// What other sessions write local times in, where that can be told.
+    pub time_zone: Option<String>,
+    /// The id after the greatest that had been assigned when last looked.
+    pub latest: u64,
+    lock_timeout_ms: u64,
+    observe: Statement,
+    prepared: Statement,
+    ended: Statement,
+    snapshot: Statement,
+}
+
+/// A transaction that has its locks and its snapshot.
+pub struct Opened {
+    pub observation: Observation,
+    pub snapshot: Snapshot,
+    /// The id from which ages count in this transaction.
+    pub latest: u64,
+    /// By table as given; `None` where it could not be locked.
+    pub fingerprints: Vec<Option<String>>,
+    pub failed: Vec<(usize, TableError)>,
+}
+
+impl Session {
+    /// Connects and refuses a server or a role with which nothing could be promised.
+    pub async fn open(config: &Postgres, lock_timeout_ms: u64) -> Result<Session, SessionError> {
+        let client = connect(config).await?;
+        let facts = client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
+                   pg_is_in_recovery(), current_user::text, current_setting('track_activities')::bool,
+                   current_database()::text",
+                &[],
+            )
+            .await
+            .map_err(SessionError::query)?;
+        let user: String = facts.get(3);
+        if facts.get::<_, i32>(0) < 140_000 {
+            return Err(SessionError::TooOld { version: facts.get(1) });
+        }
+        if facts.get(2) {
+            return Err(SessionError::Standby);
+        }
+        if !facts.get::<_, bool>(4) {
+            return Err(SessionError::NoActivities);
+        }
+        let rights = client
+            .query_one(
+                "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), (SELECT system_identifier::text FROM pg_control_system()),
+                   substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
+                   pg_snapshot_xmax(pg_current_snapshot())::text::int8",
+                &[],
+            )
+            .await
+            .map_err(SessionError::query)?;
+        if !rights.get::<_, bool>(0) {
+            return Err(SessionError::NoMonitor { user: quote_ident(&user) });
+        }
+        let identity = Identity { system_identifier: rights.get(1), database: facts.get(5), timeline: rights.get(2) };
+        let latest = u64::try_from(rights.get::<_, i64>(3)).unwrap_or(0);
+        let time_zone = default_time_zone(config).await?;
+        let prepare = async |text| client.prepare(text).await.map_err(SessionError::query);
+        let (observe, prepared) = (prepare(sql::OBSERVE).await?, prepare(sql::PREPARED).await?);
+        let (ended, snapshot) = (prepare(sql::ENDED).await?, prepare(sql::SNAPSHOT).await?);
+        Ok(Session { client, user, identity, time_zone, latest, lock_timeout_ms, observe, prepared, ended, snapshot })
+    }
+
+    /// Those of `asked` that have ended by now.
+    pub async fn ended(&self, asked: &RoaringTreemap) -> Result<RoaringTreemap, SessionError> {
+        let mut ended = RoaringTreemap::new();
+        let mut left = MOST_ASKED;
+        let (mut first, mut last) = (Vec::new(), Vec::new());
+        for run in runs(asked) {
+            let end = run.end.min(run.start + left);
+            left -= end - run.start;
+            first.push(run.start as i64);
+            last.push(end as i64);
+            if left == 0 {
+                break;
+            }
+        }
+        let row = self.client.query_one(&self.ended, &[&first, &last]).await.map_err(SessionError::query)?;
+        let (lower, upper): (Vec<i64>, Vec<i64>) = (row.get(0), row.get(1));
+        for (lower, upper) in lower.into_iter().zip(upper) {
+            ended.insert_range(lower as u64..upper as u64);
+        }
+        Ok(ended)
+    }
+
+    fn begin_text(&self) -> String {
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}", self.lock_timeout_ms)
+    }
+
+    /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot: in this order,
+    /// all in one flight. A table that cannot be locked is left out.
+    pub async fn begin(&mut self, tables: &[String], ended: RoaringTreemap) -> Result<Opened, SessionError> {
+        let client = &self.client;
+        let names: Vec<&str> = tables.iter().map(String::as_str).collect();
+        let begin = format!("{}; {}; SAVEPOINT one", self.begin_text(), lock_text(tables));
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&names];
+        let (clock, prepared, locked, snapshot) = join4(
+            client.query_one(&self.observe, &[]),
+            client.query(&self.prepared, &[]),
+            client.batch_execute(&begin),
+            client.query_one(&self.snapshot, &parameters),
+        )
+        .await;
+        let observation =
+            observation(&clock.map_err(SessionError::query)?, &prepared.map_err(SessionError::query)?, ended);
+        let opened = match locked {
+            Ok(()) => opened(observation, &snapshot.map_err(SessionError::query)?, Vec::new())?,
+            Err(error) if error.is_closed() => return Err(SessionError::query(error)),
+            // What was read before still comes before the snapshot.
+            Err(_) => self.begin_one_by_one(tables, observation).await?,
+        };
+        self.latest = opened.latest;
+        Ok(opened)
+    }
+
+    /// As [`Session::begin`], each lock on its own, so that one table does not stop the others.
+    async fn begin_one_by_one(&self, tables: &[String], observation: Observation) -> Result<Opened, SessionError> {
+        let run = async |text: &str| self.client.batch_execute(text).await;
+        run(&format!("ROLLBACK; {}; SAVEPOINT one", self.begin_text())).await.map_err(SessionError::query)?;
+        let mut failed = Vec::new();
+        let mut names: Vec<Option<&str>> = Vec::new();
+        for (position, table) in tables.iter().enumerate() {
+            match run(&format!("RELEASE one; SAVEPOINT one; {}", lock_text(std::slice::from_ref(table)))).await {
+                Ok(()) => names.push(Some(table)),
+                Err(error) if error.is_closed() => return Err(SessionError::query(error)),
+                Err(error) => {
+                    run("ROLLBACK TO one").await.map_err(SessionError::query)?;
+                    failed.push((position, TableError::query(table, &self.user, self.lock_timeout_ms, error)));
+                    names.push(None);
+                }
+            }
+        }
+        let row = self.client.query_one(&self.snapshot, &[&names]).await.map_err(SessionError::query)?;
+        opened(observation, &row, failed)
+    }
+
+    /// Ends the transaction; the connection is of no use where that fails.
+    pub async fn end(&self) -> Result<(), SessionError> {
+        self.client.batch_execute("COMMIT").await.map_err(SessionError::query)
+    }
+
+    /// Starts a `COPY` behind a savepoint of its own.
+    pub async fn copy(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+        let (savepoint, stream) =
+            join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(sql)).await;
+        savepoint?;
+        stream
+    }
+
+    /// Goes on after a failed query.
+    pub async fn undo(&self) -> Result<(), SessionError> {
+        self.client.batch_execute("ROLLBACK TO one").await.map_err(SessionError::query)
+    }
+}
+
+fn lock_text(tables: &[String]) -> String {
+    // ONLY would leave partitions to be rewritten under us.
+    if tables.is_empty() { String::new() } else { format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", ")) }
+}
+
+fn observation(clock: &Row, prepared: &[Row], ended: RoaringTreemap) -> Observation {
+    Observation {
+        clock_us: clock.get(0),
+        oldest_start_us: clock.get(1),
+        prepared: prepared
+            .iter()
+            .map(|row| PreparedTransaction { name: row.get(0), prepared_us: row.get(1) })
+            .collect(),
+        ended,
+    }
+}
+
+fn opened(observation: Observation, row: &Row, failed: Vec<(usize, TableError)>) -> Result<Opened, SessionError> {
+    Ok(Opened {
+        observation,
+        snapshot: Snapshot::parse(row.get(0))?,
+        latest: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
+        fingerprints: row.get(2),
+        failed,
+    })
+}

@@ -1,0 +1,262 @@
+//! The text of the questions: polls and chunks as `COPY`, which takes no parameters.
+
+use super::{
+    plan::{Polled, runs},
+    source::{Column, Source, WatermarkType},
+    value,
+    zone::Zone,
+};
+use crate::postgres::{quote_ident, quote_literal};
+use std::fmt::Write;
+
+/// Read before the snapshot, outside a transaction, so that `now()` is its very begin. A vacuum of
+/// hours writes no rows, so it does not hold the bound. A session that hides its activity counts
+/// from where it connected.
+pub const OBSERVE: &str = "
+    SELECT (extract(epoch FROM now()) * 1000000)::int8,
+      (SELECT (extract(epoch FROM min(least(
+                a.xact_start,
+                CASE WHEN a.backend_type = 'client backend' AND a.state <> 'idle' THEN a.query_start END,
+                CASE WHEN a.state = 'disabled' THEN a.backend_start END))) * 1000000)::int8
+       FROM pg_stat_activity a
+       WHERE a.pid <> pg_backend_pid() AND (a.datname = current_database() OR a.datname IS NULL)
+         AND a.backend_type <> 'autovacuum worker')";
+
+/// Read after [`OBSERVE`]: what was open there is seen there or here.
+pub const PREPARED: &str = "
+    SELECT transaction::text || ':' || gid, (extract(epoch FROM prepared) * 1000000)::int8, gid
+    FROM pg_prepared_xacts WHERE database = current_database()";
+
+/// Which of the given ids have ended, as ranges.
+pub const ENDED: &str = "
+    SELECT coalesce(array_agg(lower(run)), '{}'), coalesce(array_agg(upper(run)), '{}') FROM (
+      SELECT unnest(range_agg(int8range(id, id + 1))) AS run
+      FROM unnest($1::int8[], $2::int8[]) AS asked(first, last), generate_series(first, last - 1) AS id
+      WHERE coalesce(pg_xact_status(id::text::xid8), 'ended') <> 'in progress') AS ended";
+
+/// The first query of a poll's transaction, which fixes its snapshot: the snapshot, the id from
+/// which ages count, and of each table a fingerprint of all that `Source` depends on.
+pub const SNAPSHOT: &str = "
+    SELECT snapshot::text,
+      pg_snapshot_xmax(snapshot)::text::int8 + age(pg_snapshot_xmax(snapshot)::xid),
+      ARRAY(
+        SELECT (SELECT concat_ws(' ', c.oid, c.relkind, c.relnamespace::regnamespace, c.relname, md5(concat(
+                    (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull), ',' ORDER BY a.attnum)
+                     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ';',
+                    (SELECT string_agg(i.indkey::text, ',') FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))))
+                FROM pg_class c WHERE c.oid = to_regclass(asked.name))
+        FROM unnest($1::text[]) WITH ORDINALITY AS asked(name, position) ORDER BY position)
+    FROM pg_current_snapshot() AS snapshot";
+
+/// Literal of a raw watermark: microseconds, or days, from 2000.
+pub fn watermark_literal(kind: WatermarkType, raw: i64) -> String {
+    match kind {
+        WatermarkType::Timestamp => format!("'{}'::timestamp", value::timestamp_text(raw)),
+        WatermarkType::TimestampTz => {
+            let text = value::timestamp_text(raw);
+            let text = match text.strip_suffix(" BC") {
+                Some(text) => format!("{text}+00 BC"),
+                None if text.contains("infinity") => text,
+                None => format!("{text}+00"),
+            };
+            format!("'{text}'::timestamptz")
+        }
+        WatermarkType::Date => {
+            let days = i32::try_from(raw).unwrap_or(if raw < 0 { i32::MIN } else { i32::MAX });
+            format!("'{}'::date", value::date_text(days))
+        }
+    }
+}
+
+/// The least raw watermark that a row written between `from_us` and `clock_us` can carry.
+pub fn raw_bound(kind: WatermarkType, zone: &Zone, from_us: i64, clock_us: i64) -> i64 {
+    match kind {
+        WatermarkType::TimestampTz => value::raw_timestamp(from_us),
+        WatermarkType::Timestamp => value::raw_timestamp(zone.least_local_us(from_us, clock_us)),
+        WatermarkType::Date => i64::from(value::raw_date(zone.least_local_us(from_us, clock_us))),
+    }
+}
+
+fn literal(column: &Column, text: &str) -> String {
+    format!("{}::{}", quote_literal(text), column.type_name)
+}
+
+fn named(column: &Column) -> String {
+    format!("t.{}", quote_ident(&column.name))
+}
+
+/// `(columns) > (values)`, or `<=`, in the order of an index with nulls last.
+pub fn after(columns: &[&Column], values: &[Option<String>]) -> String {
+    let simple = columns.iter().all(|column| !column.nullable) && values.iter().all(Option::is_some);
+    if simple {
+        let names: Vec<String> = columns.iter().map(|column| named(column)).collect();
+        let values: Vec<String> =
+            columns.iter().zip(values).map(|(column, text)| literal(column, text.as_deref().unwrap_or(""))).collect();
+        return format!("({}) > ({})", names.join(", "), values.join(", "));
+    }
+    // Nulls compare with nothing, so the row comparison is written out.
+    let mut equal_so_far = String::new();
+    let mut cases = Vec::new();
+    for (column, text) in columns.iter().zip(values) {
+        let name = named(column);
+        match text {
+            Some(text) => {
+                let literal = literal(column, text);
+                cases.push(format!("({equal_so_far}({name} > {literal} OR {name} IS NULL))"));
+                let _ = write!(equal_so_far, "{name} = {literal} AND ");
+            }
+            None => {
+                let _ = write!(equal_so_far, "{name} IS NULL AND ");
+            }
+        }
+    }
+    if cases.is_empty() { "false".to_owned() } else { format!("({})", cases.join(" OR ")) }
+}
+
+/// What is put around the parts that differ between a poll and a chunk.
+struct Shape<'a> {
+    source: &'a Source,
+    conditions: Vec<String>,
+    order: Vec<String>,
+    limit: String,
+    max_row_bytes: u64,
+}
+
+impl Shape<'_> {
+    /// Columns of the answer: distance of the row's id, its size where too large, the columns. The
+    /// unbounded columns of a row too large stay on the server.
+    fn copy(mut self) -> String {
+        let source = self.source;
+        if let Some(filter) = &source.filter {
+            // On lines of its own, so that a comment at its end hides nothing.
+            self.conditions.push(format!("(\n{filter}\n)"));
+        }
+        let selected = |column: &Column| match column.kind {
+            value::Kind::AsText => format!("{}::text", named(column)),
+            _ => named(column),
+        };
+        let unbounded: Vec<&Column> = source.columns.iter().filter(|column| column.unbounded).collect();
+        let outer = if unbounded.is_empty() {
+            let columns: Vec<String> = source.columns.iter().map(selected).collect();
+            format!("age(t.xmin), NULL::int8, {}", columns.join(", "))
+        } else {
+            let columns: Vec<String> = source
+                .columns
+                .iter()
+                .map(|column| match column.unbounded {
+                    true => {
+                        format!("CASE WHEN s.size > {0} THEN NULL ELSE s.{1} END", self.max_row_bytes, output(column))
+                    }
+                    false => format!("s.{}", output(column)),
+                })
+                .collect();
+            format!("s.age, CASE WHEN s.size > {} THEN s.size END, {}", self.max_row_bytes, columns.join(", "))
+        };
+        let mut tail = format!("FROM {} AS t WHERE {}", source.quoted, self.conditions.join("\n  AND "));
+        let _ = write!(tail, "\nORDER BY {}{}", self.order.join(", "), self.limit);
+        let query = if unbounded.is_empty() {
+            format!("SELECT {outer} {tail}")
+        } else {
+            let size: Vec<String> = unbounded
+                .iter()
+                .map(|column| {
+                    // Neither looks into a value stored out of line; `pg_column_size` sees it compressed.
+                    let measure = match column.kind {
+                        value::Kind::Text | value::Kind::Bytea => "octet_length",
+                        _ => "pg_column_size",
+                    };
+                    let bytes = if column.kind == value::Kind::Text {
+                        format!("{}::text", named(column))
+                    } else {
+                        named(column)
+                    };
+                    format!("coalesce({measure}({bytes}), 0)")
+                })
+                .collect();
+            let columns: Vec<String> =
+                source.columns.iter().map(|column| format!("{} AS {}", selected(column), output(column))).collect();
+            // OFFSET keeps the planner from measuring once for each column.
+            format!(
+                "SELECT {outer} FROM (SELECT age(t.xmin) AS age, {}::int8 AS size, {} {tail} OFFSET 0) AS s",
+                size.iter().map(|one| format!("{one}::int8")).collect::<Vec<_>>().join(" + "),
+                columns.join(", "),
+            )
+        };
+        format!("COPY ({query}) TO STDOUT (FORMAT binary)")
+    }
+}
+
+fn output(column: &Column) -> String {
+    // Prefixed, so that no column of the table can be named like ours.
+    quote_ident(&format!("c_{}", column.name))
+}
+
+/// All rows that a poll shall give; `lower` is the raw watermark below which none is new.
+pub fn poll(source: &Source, polled: &Polled, lower: i64, latest: u64, max_row_bytes: u64) -> String {
+    let watermark = named(source.watermark_column());
+    let mut conditions = vec![format!("{watermark} >= {}", watermark_literal(source.watermark_type, lower))];
+    let (xid, order) = if polled.snapshot.xmin == 0 {
+        let frozen = super::plan::FROZEN_ID;
+        let xid = format!(
+            "CASE WHEN age(t.xmin) BETWEEN 1 AND 2147483646 THEN {latest}::int8 - age(t.xmin) ELSE {frozen} END"
+        );
+        (xid.clone(), xid)
+    } else {
+        conditions.push(format!("age(t.xmin) BETWEEN 1 AND {}", latest.saturating_sub(polled.snapshot.xmin)));
+        (format!("{latest}::int8 - age(t.xmin)"), "age(t.xmin) DESC".to_owned())
+    };
+    if !polled.seen.is_empty() {
+        let mut ranges = String::new();
+        for run in runs(&polled.seen) {
+            let _ = write!(ranges, "{}[{},{})", if ranges.is_empty() { "" } else { "," }, run.start, run.end);
+        }
+        conditions.push(format!("NOT ({xid}) <@ '{{{ranges}}}'::int8multirange"));
+    }
+    let key: Vec<&Column> = source.key.iter().map(|position| &source.columns[*position]).collect();
+    for (partial, last_key) in &polled.partial {
+        conditions.push(format!("(({xid}) <> {partial} OR {})", after(&key, last_key)));
+    }
+    let mut order = vec![order];
+    order.extend(key.iter().map(|column| named(column)));
+    Shape { source, conditions, order, limit: String::new(), max_row_bytes }.copy()
+}
+
+/// One chunk of the first load: rows before `floor` in the order of watermark and key, after `last`.
+pub fn chunk(source: &Source, floor: i64, last: Option<&[Option<String>]>, rows: u64, max_row_bytes: u64) -> String {
+    let watermark = source.watermark_column();
+    let column = Column { nullable: false, ..watermark.clone() };
+    let mut columns: Vec<&Column> = vec![&column];
+    columns.extend(source.key.iter().map(|position| &source.columns[*position]));
+    let mut conditions = vec![format!("{} < {}", named(watermark), watermark_literal(source.watermark_type, floor))];
+    conditions.extend(last.map(|last| after(&columns, last)));
+    ordered(source, &columns, conditions, rows, max_row_bytes)
+}
+
+/// One chunk of the rows without a watermark, by key.
+pub fn null_chunk(source: &Source, last: Option<&[Option<String>]>, rows: u64, max_row_bytes: u64) -> String {
+    let columns: Vec<&Column> = source.key.iter().map(|position| &source.columns[*position]).collect();
+    let mut conditions = vec![format!("{} IS NULL", named(source.watermark_column()))];
+    conditions.extend(last.map(|last| after(&columns, last)));
+    ordered(source, &columns, conditions, rows, max_row_bytes)
+}
+
+fn ordered(source: &Source, columns: &[&Column], conditions: Vec<String>, rows: u64, max_row_bytes: u64) -> String {
+    let order = columns.iter().map(|column| named(column)).collect();
+    // Rows that nothing tells apart must not fall on both sides of a cut.
+    let ties = if source.unique { "ONLY" } else { "WITH TIES" };
+    let limit = format!(" FETCH FIRST {rows} ROWS {ties}");
+    Shape { source, conditions, order, limit, max_row_bytes }.copy()
+}
+
+/// What the planner thinks a first load still has to read.
+pub fn estimate(source: &Source, floor: i64, last: Option<&[Option<String>]>) -> String {
+    let watermark = source.watermark_column();
+    let mut conditions = vec![format!("{} < {}", named(watermark), watermark_literal(source.watermark_type, floor))];
+    if let Some(Some(text)) = last.and_then(|last| last.first()) {
+        conditions.push(format!("{} >= {}", named(watermark), literal(watermark, text)));
+    }
+    if let Some(filter) = &source.filter {
+        conditions.push(format!("(\n{filter}\n)"));
+    }
+    format!("EXPLAIN (FORMAT JSON) SELECT FROM {} AS t WHERE {}", source.quoted, conditions.join(" AND "))
+}

@@ -1,0 +1,109 @@
+//! What a turn needs before its first poll: topics, the server, the producer, the checkpoints.
+
+use super::{
+    Engine,
+    errors::{Fault, SessionError},
+    publish::Publisher,
+    session::Session,
+    sink::Sink,
+};
+use crate::{
+    health::State,
+    kafka::{
+        admin::{TopicSpec, ensure_topics},
+        producer::ProducerError,
+        replay,
+    },
+};
+use std::collections::HashMap;
+
+/// The connections of a turn.
+pub struct Turn {
+    pub session: Session,
+    pub sink: Sink,
+    /// The latest records of this pipeline, by their keys.
+    pub checkpoints: HashMap<String, Vec<u8>>,
+}
+
+impl Engine {
+    /// Key of a table's record: another topic is another beginning.
+    pub fn checkpoint_key(&self, table: &str, topic: &str) -> String {
+        format!("{}/{table}/{topic}", self.pipeline.name)
+    }
+
+    /// The server comes first: while it is away the producer need not be disturbed.
+    pub async fn start(&mut self) -> Result<Turn, Fault> {
+        let config = self.pipeline.postgres.clone().ok_or(SessionError::NotConfigured)?;
+        if !self.has_started {
+            let reason = format!("waiting for PostgreSQL at {}:{}", config.host, config.port);
+            self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
+        }
+        let session = Session::open(&config, self.capture.lock_timeout_ms).await?;
+        let kafka = self.pipeline.kafka.clone();
+        if !self.has_started {
+            let reason = format!("waiting for Kafka at {}", kafka.brokers);
+            self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
+            ensure_topics(&kafka, &self.topics()).await?;
+        }
+        let publisher = Publisher::start(&kafka, &self.capture).await?;
+        let topic = self.capture.checkpoint_topic.clone();
+        let prefix = format!("{}/", self.pipeline.name);
+        let checkpoints = blocking(move || replay::latest_values(&kafka, &topic, |key| key.starts_with(&prefix))).await;
+        let checkpoints = match checkpoints {
+            Ok(checkpoints) => checkpoints,
+            Err(error) => {
+                publisher.stop().await;
+                return Err(error.into());
+            }
+        };
+        let sink = Sink::new(publisher, &self.capture);
+        if !self.has_started {
+            self.tables.iter().for_each(|table| table.unit.set(State::Starting));
+        }
+        self.has_started = true;
+        Ok(Turn { session, sink, checkpoints })
+    }
+
+    fn topics(&self) -> Vec<TopicSpec> {
+        let capture = &self.capture;
+        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut topics = vec![
+            TopicSpec {
+                name: capture.checkpoint_topic.clone(),
+                partitions: 1,
+                replication: capture.checkpoint_replication,
+                settings: vec![
+                    setting("cleanup.policy", "compact"),
+                    // Small, so that a start reads little.
+                    setting("segment.bytes", "8388608"),
+                    setting("min.cleanable.dirty.ratio", "0.1"),
+                    setting("max.message.bytes", "4194304"),
+                ],
+            },
+            TopicSpec {
+                name: capture.dead_letter_topic.clone(),
+                partitions: 1,
+                replication: capture.checkpoint_replication,
+                settings: Vec::new(),
+            },
+        ];
+        for table in &capture.tables {
+            if topics.iter().all(|topic| topic.name != table.topic) {
+                topics.push(TopicSpec {
+                    name: table.topic.clone(),
+                    partitions: table.partitions,
+                    replication: table.replication,
+                    settings: vec![setting("retention.ms", &table.retention_ms.to_string())],
+                });
+            }
+        }
+        topics
+    }
+}
+
+/// Runs a blocking call of the Kafka client on a thread where it may.
+pub async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, ProducerError> + Send + 'static,
+) -> Result<T, ProducerError> {
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(ProducerError::Gone))
+}

@@ -1,0 +1,317 @@
+//! One turn: polls, and chunks of first loads between them, until something goes wrong or the end.
+
+use super::{
+    Engine, FIRST_BACKOFF_MS,
+    checkpoint::{Backfill, Progress},
+    errors::{Fault, TableError},
+    plan::Snapshot,
+    publish::TABLE_HEADER,
+    read::{ReadError, encode_checkpoint},
+    session::Opened,
+    sink::Committed,
+    start::{Turn, blocking},
+    table::{self, Beginning, Known, Standing},
+    timestamp_file,
+    value::instant_text,
+};
+use crate::{health::State, kafka::replay, metrics};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+pub enum TurnEnd {
+    /// Shutdown, caught up, or every table stands still.
+    Done,
+}
+
+impl Engine {
+    pub async fn turn(&mut self, backoff_ms: &mut u64) -> Result<TurnEnd, Fault> {
+        let mut turn = self.start().await?;
+        let result = self.work(&mut turn, backoff_ms).await;
+        turn.sink.stop().await;
+        result
+    }
+
+    async fn work(&mut self, turn: &mut Turn, backoff_ms: &mut u64) -> Result<TurnEnd, Fault> {
+        let interval = Duration::from_millis(self.capture.poll_interval_ms.max(1));
+        let mut next_poll = Instant::now();
+        let mut next_to_load = 0;
+        loop {
+            if next_poll <= Instant::now() {
+                let begun = Instant::now();
+                let was_full = self.poll(turn).await?;
+                *backoff_ms = FIRST_BACKOFF_MS;
+                next_poll = if was_full { begun } else { begun + interval };
+                if self.is_done() {
+                    return self.end(turn).await;
+                }
+            }
+            if self.context.is_shutdown() {
+                return self.end(turn).await;
+            }
+            let count = self.tables.len();
+            match (0..count).map(|step| (next_to_load + step) % count).find(|index| self.tables[*index].is_loading()) {
+                Some(index) => {
+                    next_to_load = index + 1;
+                    self.load_chunk(turn, index).await?;
+                }
+                None => {
+                    let left = next_poll.saturating_duration_since(Instant::now());
+                    self.context.pause(left.as_millis().max(1) as u64).await;
+                }
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        if self.tables.iter().all(|table| matches!(table.standing, Standing::Stopped { .. })) {
+            return true;
+        }
+        let is_settled = |table: &table::TableRun| {
+            table.given_up().is_some()
+                || table.standing == Standing::Active && table.known.as_ref().is_some_and(|known| known.is_caught_up)
+        };
+        self.context.until_caught_up && self.tables.iter().all(is_settled)
+    }
+
+    /// The last checkpoints, and the receipts of all that is under way.
+    async fn end(&mut self, turn: &mut Turn) -> Result<TurnEnd, Fault> {
+        self.write_idle_checkpoints(turn, Duration::ZERO).await?;
+        turn.sink.commit().await?;
+        self.settle(turn, true).await?;
+        Ok(TurnEnd::Done)
+    }
+
+    /// Writes the checkpoints of tables that have moved without rows to publish.
+    pub async fn write_idle_checkpoints(&mut self, turn: &mut Turn, after: Duration) -> Result<(), Fault> {
+        for index in 0..self.tables.len() {
+            // Rows of a read that was cut short without a checkpoint are taken back.
+            if turn.sink.unmarked_rows(index) > 0 {
+                continue;
+            }
+            let Some(known) = &self.tables[index].known else { continue };
+            let has_moved = known.written != known.progress.polled.snapshot && known.written_at.elapsed() >= after;
+            if !has_moved && !known.is_unwritten {
+                continue;
+            }
+            // A first poll that was cut short has nothing to say yet.
+            if known.is_silent {
+                continue;
+            }
+            if let Err(error) = self.mark(turn, index).await? {
+                self.tables[index].fail(&error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a table's progress into the open transaction.
+    pub async fn mark(&mut self, turn: &mut Turn, index: usize) -> Result<Result<(), TableError>, Fault> {
+        let Some(known) = &mut self.tables[index].known else { return Ok(Ok(())) };
+        let record = match encode_checkpoint(&known.source, &known.progress) {
+            Ok(record) => record,
+            Err(error) => return Ok(Err(error)),
+        };
+        turn.sink.checkpoint(index, &known.checkpoint_key, known.progress.clone(), record).await?;
+        known.written = known.progress.polled.snapshot.clone();
+        known.written_at = Instant::now();
+        known.is_unwritten = false;
+        Ok(Ok(()))
+    }
+
+    /// Takes note of committed transactions.
+    pub async fn settle(&mut self, turn: &mut Turn, all: bool) -> Result<(), Fault> {
+        loop {
+            match turn.sink.settle(all).await {
+                Ok(Some(committed)) => self.note(committed),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    let outcome = match &error {
+                        crate::kafka::producer::ProducerError::UnknownOutcome { .. } => "unknown",
+                        _ => "aborted",
+                    };
+                    metrics::CAPTURE_TRANSACTIONS.add(&[&self.pipeline.name, outcome], 1);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, committed: Committed) {
+        let pipeline = self.pipeline.name.as_str();
+        metrics::CAPTURE_TRANSACTIONS.add(&[pipeline, "committed"], 1);
+        metrics::CAPTURE_TRANSACTION_SECONDS.observe(&[pipeline], committed.open.as_secs_f64());
+        let now_us = now_us();
+        for share in committed.shares {
+            let table = &mut self.tables[share.table];
+            let labels = [pipeline, table.label.as_str()];
+            table.last_commit_us = Some(now_us);
+            table.rows += share.rows;
+            self.summary.rows += share.rows;
+            self.summary.bytes += share.bytes;
+            metrics::CAPTURE_ROWS.add(&labels, share.rows);
+            metrics::CAPTURE_BYTES.add(&labels, share.bytes);
+            if share.dead_letters > 0 {
+                const REASON: &str = "row_too_large";
+                metrics::CAPTURE_DEAD_LETTERS.add(&[pipeline, &table.label, REASON], share.dead_letters);
+                *self.summary.dead_letters.entry(REASON.to_owned()).or_default() += share.dead_letters;
+            }
+            let Some(progress) = share.progress else { continue };
+            // What was asked for once at the start has happened.
+            table.beginning = Beginning::FromScratch;
+            metrics::CAPTURE_SEEN_IDS.set(&labels, progress.polled.seen.len() as f64);
+            if share.rows > 0
+                && let Some(newest_us) = progress.newest_us
+            {
+                metrics::CAPTURE_DELAY.set(&labels, (now_us - newest_us) as f64 / 1e6);
+                if let Some(path) = &table.timestamp_file
+                    && let Err(error) = timestamp_file::write(path, &instant_text(newest_us))
+                {
+                    tracing::warn!("the last processed timestamp cannot be written to {}: {error}", path.display());
+                }
+            }
+            if table.load.is_begun() {
+                let done_rows = progress.backfill.done_rows();
+                if progress.backfill.is_done() {
+                    table.load.finish(&table.label, done_rows);
+                    metrics::CAPTURE_BACKFILL_ROWS.set(&labels, 0.0);
+                } else {
+                    table.load.advance(&table.label, done_rows);
+                    if let Some(left) = table.load.remaining(done_rows) {
+                        let left = left.total_rows.saturating_sub(done_rows);
+                        metrics::CAPTURE_BACKFILL_ROWS.set(&labels, left as f64);
+                    }
+                }
+            }
+            if !progress.backfill.is_done() && table.standing == Standing::Active {
+                table.unit.set(State::Progressing);
+            }
+            table.report(now_us);
+        }
+    }
+
+    /// Makes sure that a table is known as it is in this transaction.
+    pub async fn look(
+        &mut self,
+        turn: &Turn,
+        index: usize,
+        opened: &Opened,
+        fingerprint: Option<&String>,
+    ) -> Result<(), ReadError> {
+        let table = &self.tables[index];
+        let Some(fingerprint) = fingerprint else {
+            return Err(TableError::NoTable { table: table.lock_name.clone() }.into());
+        };
+        if table.known.as_ref().is_some_and(|known| known.fingerprint == *fingerprint) {
+            return Ok(());
+        }
+        let (source, zone) = table.describe(&turn.session, &self.capture).await?;
+        if !source.unique {
+            tracing::warn!(
+                "table {}: the key ({}) is not the primary key or can be null: rows with the same key are versions of one row to those who read the topic",
+                source.quoted,
+                source.key_names().join(", ")
+            );
+        }
+        let source = Arc::new(source);
+        let misfit = |progress: &Progress| progress.misfit(&turn.session.identity, &source, opened.latest);
+        let cannot_resume = |reason| TableError::CannotResume { table: source.quoted.clone(), reason };
+        let (topic, beginning) = (table.configured.topic.clone(), table.beginning);
+        if let Some(known) = &mut self.tables[index].known {
+            if let Some(reason) = misfit(&known.progress) {
+                return Err(cannot_resume(reason).into());
+            }
+            tracing::info!("table {} has changed", source.quoted);
+            known.progress.key = source.key_names();
+            known.fingerprint = fingerprint.clone();
+            known.source = source;
+            known.zone = zone;
+            return Ok(());
+        }
+        let key = self.checkpoint_key(&source.name, &topic);
+        let stored = match (turn.checkpoints.get(&key), beginning) {
+            (None, _) | (_, Beginning::Again) => None,
+            (Some(bytes), beginning) => {
+                let read = Progress::decode(bytes).map_err(|error| error.to_string());
+                let fitting = read.and_then(|progress| misfit(&progress).map_or(Ok(progress), Err));
+                match fitting {
+                    Ok(progress) => Some(progress),
+                    Err(_) if beginning == Beginning::Now => None,
+                    Err(reason) => return Err(cannot_resume(reason).into()),
+                }
+            }
+        };
+        let is_new = stored.is_none();
+        if is_new && beginning == Beginning::FromScratch {
+            self.refuse_published(&topic, &source.name, cannot_resume).await?;
+        }
+        let progress = stored.map(|progress| Progress { key: source.key_names(), ..progress }).unwrap_or_else(|| {
+            let backfill = match beginning {
+                Beginning::Now => Backfill::Done { done_rows: 0 },
+                _ => Backfill::Rows { after: None, done_rows: 0 },
+            };
+            let margins = table::margins(&self.capture, &source);
+            table::beginning(&source, &zone, &turn.session.identity, &opened.observation, margins, backfill)
+        });
+        let is_silent = is_new && beginning == Beginning::Now;
+        self.tables[index].known = Some(Known {
+            fingerprint: fingerprint.clone(),
+            name: source.name.as_str().into(),
+            source,
+            zone,
+            checkpoint_key: key.into(),
+            written: if is_new { Snapshot::default() } else { progress.polled.snapshot.clone() },
+            progress,
+            is_silent,
+            is_unwritten: is_new,
+            written_at: Instant::now(),
+            is_caught_up: false,
+        });
+        Ok(())
+    }
+
+    /// Without a checkpoint, rows that are in the topic already would be published again.
+    async fn refuse_published(
+        &self,
+        topic: &str,
+        name: &str,
+        refusal: impl Fn(String) -> TableError,
+    ) -> Result<(), ReadError> {
+        let (kafka, of, name) = (self.pipeline.kafka.clone(), topic.to_owned(), name.to_owned());
+        let holds = blocking(move || replay::holds(&kafka, &of, TABLE_HEADER, &name)).await;
+        if holds.map_err(|error| ReadError::Fault(error.into()))? {
+            let checkpoints = &self.capture.checkpoint_topic;
+            let reason = format!("topic {topic} holds rows of it already, and topic {checkpoints} has no checkpoint");
+            return Err(refusal(reason).into());
+        }
+        Ok(())
+    }
+
+    /// Sorts what ended the reading of a table: the table's own trouble is noted, and the transaction
+    /// goes on behind its savepoint; rows without a checkpoint mean that the turn must end.
+    pub async fn fail_table(&mut self, turn: &Turn, index: usize, error: ReadError) -> Result<(), Fault> {
+        let error = match error {
+            ReadError::Fault(fault) => return Err(fault),
+            ReadError::Server(error) if error.is_closed() || turn.session.client.is_closed() => {
+                return Err(Fault::Session(super::errors::SessionError::query(error)));
+            }
+            ReadError::Server(error) => {
+                let timeout_ms = self.capture.lock_timeout_ms;
+                TableError::query(&self.tables[index].lock_name, &turn.session.user, timeout_ms, error)
+            }
+            ReadError::Table(error) => error,
+        };
+        metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[index].label], 1);
+        self.tables[index].fail(&error);
+        if turn.sink.unmarked_rows(index) > 0 {
+            return Err(Fault::Interrupted(error));
+        }
+        turn.session.undo().await?;
+        Ok(())
+    }
+}
+
+pub fn now_us() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64)
+}

@@ -1,0 +1,538 @@
+//! Binary values of PostgreSQL as JSON bytes, straight from one to the other, and as PostgreSQL's
+//! own text, from which a query continues.
+
+use super::zone::Zone;
+use crate::postgres::catalogue::Column;
+use base64::Engine;
+use std::io::Write;
+
+/// Seconds between 1970, where we count from, and 2000, where PostgreSQL does.
+const EPOCH_2000_US: i64 = 946_684_800_000_000;
+const EPOCH_2000_DAYS: i64 = 10_957;
+const DAY_US: i64 = 86_400_000_000;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a value of type {kind:?} has {length} bytes that cannot be read")]
+pub struct BadValue {
+    pub kind: Kind,
+    pub length: usize,
+}
+
+/// How a column's values come from the server, and so how they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    Numeric,
+    /// The bytes are the text.
+    Text,
+    Json,
+    Jsonb,
+    Timestamp,
+    TimestampTz,
+    Date,
+    Time,
+    TimeTz,
+    Uuid,
+    Bytea,
+    Array(Box<Kind>),
+    /// Any other type: the server is asked for its text.
+    AsText,
+}
+
+impl Kind {
+    pub fn of(column: &Column) -> Kind {
+        match column.element_oid {
+            0 => Kind::of_type(column.type_oid, column.type_kind, &column.base_name),
+            element => match Kind::of_type(element, column.element_kind, "") {
+                Kind::AsText => Kind::AsText,
+                kind => Kind::Array(Box::new(kind)),
+            },
+        }
+    }
+
+    fn of_type(oid: u32, type_kind: char, name: &str) -> Kind {
+        match (oid, type_kind, name) {
+            (16, _, _) => Kind::Bool,
+            (21, _, _) => Kind::Int2,
+            (23, _, _) => Kind::Int4,
+            (20, _, _) => Kind::Int8,
+            (26, _, _) => Kind::Oid,
+            (700, _, _) => Kind::Float4,
+            (701, _, _) => Kind::Float8,
+            (1700, _, _) => Kind::Numeric,
+            (19 | 25 | 1042 | 1043, _, _) | (_, 'e', _) | (_, 'b', "citext") => Kind::Text,
+            (114, _, _) => Kind::Json,
+            (3802, _, _) => Kind::Jsonb,
+            (1114, _, _) => Kind::Timestamp,
+            (1184, _, _) => Kind::TimestampTz,
+            (1082, _, _) => Kind::Date,
+            (1083, _, _) => Kind::Time,
+            (1266, _, _) => Kind::TimeTz,
+            (2950, _, _) => Kind::Uuid,
+            (17, _, _) => Kind::Bytea,
+            _ => Kind::AsText,
+        }
+    }
+
+    fn bad(&self, raw: &[u8]) -> BadValue {
+        BadValue { kind: self.clone(), length: raw.len() }
+    }
+
+    fn fixed<const N: usize>(&self, raw: &[u8]) -> Result<[u8; N], BadValue> {
+        raw.try_into().map_err(|_| self.bad(raw))
+    }
+
+    /// Appends the value as JSON.
+    #[inline]
+    pub fn write_json(&self, raw: &[u8], zone: &mut Zone, out: &mut Vec<u8>) -> Result<(), BadValue> {
+        match self {
+            Kind::Bool => out.extend_from_slice(if raw.first() == Some(&0) { b"false" } else { b"true" }),
+            Kind::Int2 => push_integer(out, i16::from_be_bytes(self.fixed(raw)?)),
+            Kind::Int4 => push_integer(out, i32::from_be_bytes(self.fixed(raw)?)),
+            Kind::Int8 => push_integer(out, i64::from_be_bytes(self.fixed(raw)?)),
+            Kind::Oid => push_integer(out, u32::from_be_bytes(self.fixed(raw)?)),
+            Kind::Float4 => {
+                let value = f32::from_be_bytes(self.fixed(raw)?);
+                match non_finite(f64::from(value)) {
+                    Some(name) => push_quoted(out, name),
+                    None => out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()),
+                }
+            }
+            Kind::Float8 => {
+                let value = f64::from_be_bytes(self.fixed(raw)?);
+                match non_finite(value) {
+                    Some(name) => push_quoted(out, name),
+                    None => out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes()),
+                }
+            }
+            Kind::Numeric => match numeric_special(raw) {
+                Some(name) => push_quoted(out, name),
+                None => push_numeric(out, raw).ok_or_else(|| self.bad(raw))?,
+            },
+            Kind::Text | Kind::AsText => push_string(out, raw),
+            // The type vouches that it is JSON.
+            Kind::Json => out.extend_from_slice(raw),
+            Kind::Jsonb => match raw.split_first() {
+                Some((1, text)) => out.extend_from_slice(text),
+                _ => return Err(self.bad(raw)),
+            },
+            Kind::Timestamp | Kind::TimestampTz => {
+                let value = i64::from_be_bytes(self.fixed(raw)?);
+                out.push(b'"');
+                match infinite(value) {
+                    Some(name) => out.extend_from_slice(name.as_bytes()),
+                    None => {
+                        let unix = value.saturating_add(EPOCH_2000_US);
+                        push_instant(out, if *self == Kind::Timestamp { zone.instant_us(unix) } else { unix });
+                    }
+                }
+                out.push(b'"');
+            }
+            Kind::Date => {
+                out.push(b'"');
+                match date_days(i32::from_be_bytes(self.fixed(raw)?)) {
+                    Ok(days) => push_date(out, days),
+                    Err(name) => out.extend_from_slice(name.as_bytes()),
+                }
+                out.push(b'"');
+            }
+            Kind::Time => {
+                out.push(b'"');
+                push_time(out, i64::from_be_bytes(self.fixed(raw)?));
+                out.push(b'"');
+            }
+            Kind::TimeTz => {
+                out.push(b'"');
+                push_time_with_zone(out, self.fixed(raw)?);
+                out.push(b'"');
+            }
+            Kind::Uuid => {
+                out.push(b'"');
+                push_uuid(out, self.fixed(raw)?);
+                out.push(b'"');
+            }
+            Kind::Bytea => {
+                out.push(b'"');
+                let start = out.len();
+                out.resize(start + raw.len().div_ceil(3) * 4, 0);
+                let written = base64::engine::general_purpose::STANDARD.encode_slice(raw, &mut out[start..]);
+                out.truncate(start + written.map_err(|_| self.bad(raw))?);
+                out.push(b'"');
+            }
+            Kind::Array(element) => push_array(out, element, raw, zone).ok_or_else(|| self.bad(raw))??,
+        }
+        Ok(())
+    }
+
+    /// The value as PostgreSQL reads it back from a literal.
+    pub fn sql_text(&self, raw: &[u8]) -> Result<String, BadValue> {
+        let mut out = Vec::new();
+        match self {
+            Kind::Timestamp | Kind::TimestampTz => {
+                let text = timestamp_text(i64::from_be_bytes(self.fixed(raw)?));
+                let zone = if *self == Kind::TimestampTz && !text.contains("infinity") { "+00" } else { "" };
+                // The era stands behind the zone.
+                return Ok(match text.strip_suffix(" BC") {
+                    Some(text) => format!("{text}{zone} BC"),
+                    None => format!("{text}{zone}"),
+                });
+            }
+            Kind::Date => return Ok(date_text(i32::from_be_bytes(self.fixed(raw)?))),
+            Kind::Bytea => {
+                out.extend_from_slice(b"\\x");
+                raw.iter().for_each(|byte| push_hex(&mut out, *byte));
+            }
+            Kind::Text | Kind::AsText | Kind::Json => out.extend_from_slice(raw),
+            // Arrays are keys so seldom that the server is asked for their text; see `Kind::of_key`.
+            Kind::Array(_) => return Err(self.bad(raw)),
+            _ => {
+                self.write_json(raw, &mut Zone::new(chrono_tz::UTC), &mut out)?;
+                if out.first() == Some(&b'"') {
+                    out.remove(0);
+                    out.pop();
+                }
+            }
+        }
+        String::from_utf8(out).map_err(|_| self.bad(raw))
+    }
+}
+
+/// A raw watermark as PostgreSQL's literal; `raw` counts microseconds from 2000.
+pub fn timestamp_text(raw: i64) -> String {
+    if let Some(name) = infinite(raw) {
+        return name.to_owned();
+    }
+    let unix = raw.saturating_add(EPOCH_2000_US);
+    let (days, time) = (unix.div_euclid(DAY_US), unix.rem_euclid(DAY_US));
+    let mut out = Vec::new();
+    push_time(&mut out, time);
+    let time = String::from_utf8_lossy(&out).into_owned();
+    let date = era_date(days);
+    match date.strip_suffix(" BC") {
+        Some(date) => format!("{date} {time} BC"),
+        None => format!("{date} {time}"),
+    }
+}
+
+/// A raw date as PostgreSQL's literal; `raw` counts days from 2000.
+pub fn date_text(raw: i32) -> String {
+    match date_days(raw) {
+        Ok(days) => era_date(days),
+        Err(name) => name.to_owned(),
+    }
+}
+
+fn era_date(days: i64) -> String {
+    let (year, month, day) = civil(days);
+    if year > 0 { format!("{year:04}-{month:02}-{day:02}") } else { format!("{:04}-{month:02}-{day:02} BC", 1 - year) }
+}
+
+/// Microseconds since 1970 of a raw timestamp, where it is finite.
+pub fn unix_us(raw: i64) -> Option<i64> {
+    infinite(raw).is_none().then(|| raw.saturating_add(EPOCH_2000_US))
+}
+
+/// The raw timestamp of microseconds since 1970.
+pub fn raw_timestamp(unix_us: i64) -> i64 {
+    unix_us.saturating_sub(EPOCH_2000_US)
+}
+
+/// The raw date of a day that begins at or before these microseconds since 1970.
+pub fn raw_date(unix_us: i64) -> i32 {
+    (unix_us.div_euclid(DAY_US) - EPOCH_2000_DAYS).clamp(i64::from(i32::MIN) + 1, i64::from(i32::MAX) - 1) as i32
+}
+
+/// Microseconds since 1970 of the begin of a raw date, where it is finite.
+pub fn date_unix_us(raw: i32) -> Option<i64> {
+    date_days(raw).ok().map(|days| days * DAY_US)
+}
+
+fn date_days(raw: i32) -> Result<i64, &'static str> {
+    match raw {
+        i32::MAX => Err("infinity"),
+        i32::MIN => Err("-infinity"),
+        days => Ok(i64::from(days) + EPOCH_2000_DAYS),
+    }
+}
+
+fn infinite(raw: i64) -> Option<&'static str> {
+    match raw {
+        i64::MAX => Some("infinity"),
+        i64::MIN => Some("-infinity"),
+        _ => None,
+    }
+}
+
+fn non_finite(value: f64) -> Option<&'static str> {
+    match value {
+        value if value.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("Infinity"),
+        f64::NEG_INFINITY => Some("-Infinity"),
+        _ => None,
+    }
+}
+
+fn push_integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn push_quoted(out: &mut Vec<u8>, plain: &str) {
+    out.push(b'"');
+    out.extend_from_slice(plain.as_bytes());
+    out.push(b'"');
+}
+
+/// Bytes that cannot stand in a JSON string as they are.
+static ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table
+};
+
+/// Appends `text` as a JSON string.
+pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut start = 0;
+    while let Some(length) = text[start..].iter().position(|byte| ESCAPED[usize::from(*byte)]) {
+        out.extend_from_slice(&text[start..start + length]);
+        let byte = text[start + length];
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => 0,
+        };
+        if short == 0 {
+            out.extend_from_slice(b"\\u00");
+            push_hex(out, byte);
+        } else {
+            out.extend_from_slice(&[b'\\', short]);
+        }
+        start += length + 1;
+    }
+    out.extend_from_slice(&text[start..]);
+    out.push(b'"');
+}
+
+fn push_hex(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+}
+
+fn push_uuid(out: &mut Vec<u8>, raw: [u8; 16]) {
+    for (position, byte) in raw.into_iter().enumerate() {
+        if matches!(position, 4 | 6 | 8 | 10) {
+            out.push(b'-');
+        }
+        push_hex(out, byte);
+    }
+}
+
+fn push_two(out: &mut Vec<u8>, value: i64) {
+    out.extend_from_slice(&[b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]);
+}
+
+/// Year (0 is 1 BC), month and day of a day counted from 1970, in the proleptic Gregorian calendar.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // Years of this count begin in March, so that the leap day is the last of its year.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// Years of four digits where that is possible, else with a sign, as ISO 8601 has it.
+fn push_date(out: &mut Vec<u8>, days: i64) {
+    let (year, month, day) = civil(days);
+    if (0..=9999).contains(&year) {
+        push_two(out, year / 100);
+        push_two(out, year % 100);
+    } else {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{year:+05}");
+    }
+    out.push(b'-');
+    push_two(out, month);
+    out.push(b'-');
+    push_two(out, day);
+}
+
+fn push_time(out: &mut Vec<u8>, time_us: i64) {
+    let seconds = time_us / 1_000_000;
+    push_two(out, seconds / 3600);
+    out.push(b':');
+    push_two(out, seconds / 60 % 60);
+    out.push(b':');
+    push_two(out, seconds % 60);
+    let mut fraction = time_us % 1_000_000;
+    if fraction > 0 {
+        out.push(b'.');
+        let mut unit = 100_000;
+        while fraction > 0 {
+            out.push(b'0' + (fraction / unit) as u8);
+            fraction %= unit;
+            unit /= 10;
+        }
+    }
+}
+
+/// `YYYY-MM-DDTHH:MM:SS[.ffffff]Z` of microseconds since 1970.
+pub fn push_instant(out: &mut Vec<u8>, unix_us: i64) {
+    push_date(out, unix_us.div_euclid(DAY_US));
+    out.push(b'T');
+    push_time(out, unix_us.rem_euclid(DAY_US));
+    out.push(b'Z');
+}
+
+/// [`push_instant`] as a string.
+pub fn instant_text(unix_us: i64) -> String {
+    let mut out = Vec::with_capacity(32);
+    push_instant(&mut out, unix_us);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn push_time_with_zone(out: &mut Vec<u8>, raw: [u8; 12]) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = raw;
+    push_time(out, i64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    // PostgreSQL counts to the west.
+    let east = -i64::from(i32::from_be_bytes([i, j, k, l]));
+    out.push(if east < 0 { b'-' } else { b'+' });
+    let east = east.abs();
+    push_two(out, east / 3600);
+    out.push(b':');
+    push_two(out, east / 60 % 60);
+    if east % 60 != 0 {
+        out.push(b':');
+        push_two(out, east % 60);
+    }
+}
+
+fn half(raw: &[u8], position: usize) -> Option<u16> {
+    raw.get(position..position + 2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+}
+
+fn word(raw: &[u8], position: usize) -> Option<i32> {
+    raw.get(position..position + 4).map(|four| i32::from_be_bytes([four[0], four[1], four[2], four[3]]))
+}
+
+fn numeric_special(raw: &[u8]) -> Option<&'static str> {
+    match half(raw, 4)? {
+        0xC000 => Some("NaN"),
+        0xD000 => Some("Infinity"),
+        0xF000 => Some("-Infinity"),
+        _ => None,
+    }
+}
+
+/// Appends exactly the digits that PostgreSQL prints: groups of four decimal digits, the first of
+/// them `weight` groups before the point, and `scale` digits behind it.
+fn push_numeric(out: &mut Vec<u8>, raw: &[u8]) -> Option<()> {
+    let groups = usize::from(half(raw, 0)?);
+    let weight = i32::from(half(raw, 2)? as i16);
+    let negative = half(raw, 4)? == 0x4000;
+    let scale = usize::from(half(raw, 6)?);
+    if raw.len() != 8 + groups * 2 {
+        return None;
+    }
+    let group = |position: i32| match usize::try_from(position) {
+        Ok(position) if position < groups => half(raw, 8 + position * 2).unwrap_or(0).min(9999),
+        _ => 0,
+    };
+    let digits =
+        |value: u16| [value / 1000, value / 100 % 10, value / 10 % 10, value % 10].map(|digit| b'0' + digit as u8);
+    if negative {
+        out.push(b'-');
+    }
+    if weight < 0 {
+        out.push(b'0');
+    } else {
+        push_integer(out, group(0));
+        for position in 1..=weight {
+            out.extend_from_slice(&digits(group(position)));
+        }
+    }
+    if scale > 0 {
+        out.push(b'.');
+        let mut left = scale;
+        let mut position = weight + 1;
+        while left > 0 {
+            let four = digits(group(position));
+            out.extend_from_slice(&four[..left.min(4)]);
+            left = left.saturating_sub(4);
+            position += 1;
+        }
+    }
+    Some(())
+}
+
+/// Appends a nested JSON array; `None` where the bytes are not an array.
+fn push_array(out: &mut Vec<u8>, element: &Kind, raw: &[u8], zone: &mut Zone) -> Option<Result<(), BadValue>> {
+    let dimensions = usize::try_from(word(raw, 0)?).ok().filter(|count| *count <= 6)?;
+    if dimensions == 0 {
+        out.extend_from_slice(b"[]");
+        return Some(Ok(()));
+    }
+    let mut sizes = [0usize; 6];
+    for (position, size) in sizes.iter_mut().enumerate().take(dimensions) {
+        *size = usize::try_from(word(raw, 12 + position * 8)?).ok()?;
+    }
+    let mut rest = raw.get(12 + dimensions * 8..)?;
+    push_dimension(out, element, &sizes[..dimensions], &mut rest, zone)
+}
+
+fn push_dimension(
+    out: &mut Vec<u8>,
+    element: &Kind,
+    sizes: &[usize],
+    rest: &mut &[u8],
+    zone: &mut Zone,
+) -> Option<Result<(), BadValue>> {
+    let (size, inner) = sizes.split_first()?;
+    out.push(b'[');
+    for position in 0..*size {
+        if position > 0 {
+            out.push(b',');
+        }
+        if !inner.is_empty() {
+            if let Err(error) = push_dimension(out, element, inner, rest, zone)? {
+                return Some(Err(error));
+            }
+            continue;
+        }
+        let length = word(rest, 0)?;
+        *rest = &rest[4..];
+        match usize::try_from(length) {
+            Err(_) => out.extend_from_slice(b"null"),
+            Ok(length) => {
+                let value = rest.get(..length)?;
+                if let Err(error) = element.write_json(value, zone, out) {
+                    return Some(Err(error));
+                }
+                *rest = &rest[length..];
+            }
+        }
+    }
+    out.push(b']');
+    Some(Ok(()))
+}

@@ -1,0 +1,407 @@
+//! The transactional publisher of `capture`. Every call blocks, with a deadline; it lives on a
+//! thread of its own.
+
+use super::client_config;
+use crate::config::model::{Compression, Kafka};
+use rdkafka::{
+    ClientConfig, ClientContext,
+    bindings::{
+        RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_copy, rd_kafka_headers_destroy,
+        rd_kafka_headers_new, rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t, rd_kafka_topic_destroy,
+        rd_kafka_topic_new, rd_kafka_topic_t, rd_kafka_vtype_t as Argument,
+    },
+    config::RDKafkaLogLevel,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
+};
+use std::{
+    ffi::{CString, c_char, c_void},
+    ptr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+const OPEN_DEADLINE: Duration = Duration::from_secs(30);
+const SEND_DEADLINE: Duration = Duration::from_secs(60);
+const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
+const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+/// The broker aborts what stays open for longer.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProducerError {
+    #[error("Kafka at {brokers} cannot be reached: {reason}; check kafka.brokers and its security settings")]
+    Unreachable { brokers: String, reason: String },
+    #[error("another capture with transactional id {transactional_id} has taken over; this one ends")]
+    Fenced { transactional_id: String },
+    #[error("the Kafka transaction was open for longer than the broker allows, and was aborted")]
+    Expired,
+    #[error("it is unknown whether a Kafka transaction was committed ({reason}): reading the checkpoints again")]
+    UnknownOutcome { reason: String },
+    #[error("Kafka: {action}: {reason}")]
+    Failed { action: &'static str, reason: String },
+    #[error("Kafka: {action} took longer than {seconds} s")]
+    Timeout { action: &'static str, seconds: u64 },
+    #[error("topic {topic} has an invalid name")]
+    TopicName { topic: String },
+    #[error("the thread that publishes to Kafka has ended")]
+    Gone,
+    #[error(transparent)]
+    Failpoint(#[from] std::io::Error),
+}
+
+impl ProducerError {
+    /// Whether waiting may cure it.
+    pub fn is_unavailable(&self) -> bool {
+        !matches!(self, ProducerError::Fenced { .. } | ProducerError::TopicName { .. })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub transactional_id: String,
+    pub compression: Compression,
+    /// Largest key and value of one message.
+    pub max_message_bytes: u64,
+}
+
+/// Keeps the client's latest complaint, which says more than the timeout that follows it.
+struct Listener {
+    last_error: Arc<Mutex<Option<String>>>,
+}
+
+impl ClientContext for Listener {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", "{facility} {message}");
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+        *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason.to_owned());
+    }
+}
+
+impl ProducerContext for Listener {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
+                Some(format!("a message was not taken: {error}"));
+        }
+    }
+}
+
+/// A set of headers that many messages share.
+pub struct Headers(*mut rd_kafka_headers_t);
+
+impl Headers {
+    pub fn new(pairs: &[(&str, &str)]) -> Headers {
+        // SAFETY: names and values are given with their lengths, and are copied by the call.
+        unsafe {
+            let set = rd_kafka_headers_new(pairs.len());
+            for (name, value) in pairs {
+                let (name_length, value_length) = (name.len() as isize, value.len() as isize);
+                rd_kafka_header_add(
+                    set,
+                    name.as_ptr().cast::<c_char>(),
+                    name_length,
+                    value.as_ptr().cast::<c_void>(),
+                    value_length,
+                );
+            }
+            Headers(set)
+        }
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        // SAFETY: made by `rd_kafka_headers_new` and owned by us; messages have copies.
+        unsafe { rd_kafka_headers_destroy(self.0) };
+    }
+}
+
+/// A topic that messages are sent to, looked up once. Belongs to the producer that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicHandle(usize);
+
+pub struct TransactionalProducer {
+    transactional_id: String,
+    last_error: Arc<Mutex<Option<String>>>,
+    topics: Vec<*mut rd_kafka_topic_t>,
+    begun: Option<Instant>,
+    sent_since_poll: u32,
+    // Last, so that the topics are released before it.
+    producer: BaseProducer<Listener>,
+}
+
+impl TransactionalProducer {
+    /// Connects and takes over the transactional id: an older producer with it is fenced, and what
+    /// it left open is aborted or finished.
+    pub fn open(kafka: &Kafka, settings: &Settings) -> Result<TransactionalProducer, ProducerError> {
+        let last_error = Arc::new(Mutex::new(None));
+        let unreachable = |reason: String| ProducerError::Unreachable { brokers: kafka.brokers.clone(), reason };
+        let producer: BaseProducer<Listener> = configuration(kafka, settings)
+            .create_with_context(Listener { last_error: last_error.clone() })
+            .map_err(|error| unreachable(error.to_string()))?;
+        let opened = TransactionalProducer {
+            transactional_id: settings.transactional_id.clone(),
+            last_error,
+            topics: Vec::new(),
+            begun: None,
+            sent_since_poll: 0,
+            producer,
+        };
+        let started = Instant::now();
+        while let Err(error) = opened.producer.init_transactions(Duration::from_secs(5)) {
+            opened.producer.poll(Duration::ZERO);
+            if !is_retriable(&error) || started.elapsed() > OPEN_DEADLINE {
+                return Err(match opened.fenced(&error) {
+                    Some(fenced) => fenced,
+                    None => unreachable(opened.words(&error)),
+                });
+            }
+        }
+        Ok(opened)
+    }
+
+    pub fn topic(&mut self, name: &str) -> Result<TopicHandle, ProducerError> {
+        let wrong = || ProducerError::TopicName { topic: name.to_owned() };
+        let c_name = CString::new(name).map_err(|_| wrong())?;
+        // SAFETY: the client outlives the topic, which is released in `drop`; the name is copied.
+        let topic =
+            unsafe { rd_kafka_topic_new(self.producer.client().native_ptr(), c_name.as_ptr(), ptr::null_mut()) };
+        if topic.is_null() {
+            return Err(wrong());
+        }
+        self.topics.push(topic);
+        Ok(TopicHandle(self.topics.len() - 1))
+    }
+
+    pub fn is_in_transaction(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    pub fn begin(&mut self) -> Result<(), ProducerError> {
+        self.producer.begin_transaction().map_err(|error| self.failed("beginning a transaction", &error))?;
+        self.begun = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Hands one message to the client, waiting for room where its queue is full.
+    pub fn send(
+        &mut self,
+        topic: TopicHandle,
+        key: &[u8],
+        value: &[u8],
+        headers: Option<&Headers>,
+        timestamp_ms: i64,
+    ) -> Result<(), ProducerError> {
+        self.sent_since_poll += 1;
+        if self.sent_since_poll >= 4096 {
+            self.sent_since_poll = 0;
+            self.producer.poll(Duration::ZERO);
+        }
+        let mut full_since = None;
+        loop {
+            let code = self.produce(topic, key, value, headers, timestamp_ms);
+            match code {
+                rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => return Ok(()),
+                rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL => {
+                    let since = *full_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > SEND_DEADLINE {
+                        return Err(self.timeout("sending", SEND_DEADLINE));
+                    }
+                    self.producer.poll(Duration::from_millis(2));
+                }
+                code => {
+                    let error = ClientError::MessageProduction(code.into());
+                    return Err(self.failed("sending", &error));
+                }
+            }
+        }
+    }
+
+    fn produce(
+        &self,
+        topic: TopicHandle,
+        key: &[u8],
+        value: &[u8],
+        headers: Option<&Headers>,
+        timestamp_ms: i64,
+    ) -> rd_kafka_resp_err_t {
+        // SAFETY: every argument has the type that its tag announces; key and value are copied
+        // (F_COPY); the copy of the headers is the client's unless it refuses the message.
+        unsafe {
+            let copy = headers.map_or(ptr::null_mut(), |headers| rd_kafka_headers_copy(headers.0));
+            let code = rd_kafka_producev(
+                self.producer.client().native_ptr(),
+                Argument::RD_KAFKA_VTYPE_RKT,
+                self.topics[topic.0],
+                Argument::RD_KAFKA_VTYPE_MSGFLAGS,
+                RD_KAFKA_MSG_F_COPY,
+                Argument::RD_KAFKA_VTYPE_VALUE,
+                value.as_ptr().cast::<c_void>(),
+                value.len(),
+                Argument::RD_KAFKA_VTYPE_KEY,
+                key.as_ptr().cast::<c_void>(),
+                key.len(),
+                Argument::RD_KAFKA_VTYPE_TIMESTAMP,
+                timestamp_ms,
+                Argument::RD_KAFKA_VTYPE_HEADERS,
+                copy,
+                Argument::RD_KAFKA_VTYPE_END,
+            );
+            if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && !copy.is_null() {
+                rd_kafka_headers_destroy(copy);
+            }
+            code
+        }
+    }
+
+    /// Commits. The queue is drained first: a commit that finds messages in flight waits in steps
+    /// of 100 ms.
+    pub fn commit(&mut self) -> Result<(), ProducerError> {
+        let started = Instant::now();
+        while self.producer.in_flight_count() > 0 {
+            self.producer.poll(Duration::from_millis(1));
+            if started.elapsed() > SEND_DEADLINE {
+                return Err(self.timeout("delivering", SEND_DEADLINE));
+            }
+            if let Some((code, reason)) = self.producer.client().fatal_error() {
+                return Err(self.fatal(code, reason));
+            }
+        }
+        loop {
+            let Err(error) = self.producer.commit_transaction(Duration::from_secs(5)) else {
+                self.begun = None;
+                return Ok(());
+            };
+            self.producer.poll(Duration::ZERO);
+            if let Some(fenced) = self.fenced(&error) {
+                return Err(fenced);
+            }
+            if is_retriable(&error) && started.elapsed() < COMMIT_DEADLINE {
+                continue;
+            }
+            if let ClientError::Transaction(cause) = &error
+                && cause.txn_requires_abort()
+            {
+                return Err(self.failed("committing", &error));
+            }
+            return Err(ProducerError::UnknownOutcome { reason: self.words(&error) });
+        }
+    }
+
+    /// Aborts what is open, so that readers need not wait for the broker to do it. After any error
+    /// nothing but this is left to do.
+    pub fn abort(&mut self) {
+        if self.begun.take().is_none() || self.producer.client().fatal_error().is_some() {
+            return;
+        }
+        if let Err(error) = self.producer.abort_transaction(ABORT_DEADLINE) {
+            tracing::debug!("aborting a Kafka transaction: {error}");
+        }
+    }
+
+    fn timeout(&self, action: &'static str, limit: Duration) -> ProducerError {
+        match self.producer.client().fatal_error() {
+            Some((code, reason)) => self.fatal(code, reason),
+            None => ProducerError::Timeout { action, seconds: limit.as_secs() },
+        }
+    }
+
+    fn failed(&self, action: &'static str, error: &ClientError) -> ProducerError {
+        self.fenced(error).unwrap_or_else(|| ProducerError::Failed { action, reason: self.words(error) })
+    }
+
+    fn fatal(&self, code: RDKafkaErrorCode, reason: String) -> ProducerError {
+        if is_fenced(code) { self.fenced_or_expired() } else { ProducerError::Failed { action: "publishing", reason } }
+    }
+
+    fn fenced(&self, error: &ClientError) -> Option<ProducerError> {
+        let code = error.rdkafka_error_code().or_else(|| match error {
+            ClientError::Transaction(cause) => Some(cause.code()),
+            _ => None,
+        });
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        (code.is_some_and(is_fenced) || fatal.is_some_and(is_fenced)).then(|| self.fenced_or_expired())
+    }
+
+    /// The client has one word for both: a producer that slept through the transaction's timeout
+    /// was fenced by the broker itself, and may begin again.
+    fn fenced_or_expired(&self) -> ProducerError {
+        match self.begun {
+            Some(begun) if begun.elapsed() + Duration::from_secs(10) > TRANSACTION_TIMEOUT => ProducerError::Expired,
+            _ => ProducerError::Fenced { transactional_id: self.transactional_id.clone() },
+        }
+    }
+
+    fn words(&self, error: &ClientError) -> String {
+        let last = self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        match last {
+            Some(last) => format!("{error} ({last})"),
+            None => error.to_string(),
+        }
+    }
+}
+
+impl Drop for TransactionalProducer {
+    fn drop(&mut self) {
+        for topic in self.topics.drain(..) {
+            // SAFETY: made by `rd_kafka_topic_new`, released once.
+            unsafe { rd_kafka_topic_destroy(topic) };
+        }
+    }
+}
+
+fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+}
+
+fn is_retriable(error: &ClientError) -> bool {
+    match error {
+        ClientError::Transaction(cause) => cause.is_retriable(),
+        // Waiting for deliveries inside a commit.
+        ClientError::Flush(_) => true,
+        _ => false,
+    }
+}
+
+fn configuration(kafka: &Kafka, settings: &Settings) -> ClientConfig {
+    let mut config = client_config(kafka);
+    let compression = match settings.compression {
+        Compression::None => "none",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    };
+    let message_bytes = (settings.max_message_bytes + 65_536).clamp(1_000_000, 1_000_000_000).to_string();
+    let tunable = [
+        ("compression.type", compression),
+        ("linger.ms", "5"),
+        ("batch.size", "1000000"),
+        ("queue.buffering.max.messages", "1000000"),
+        ("queue.buffering.max.kbytes", "65536"),
+        ("message.max.bytes", &message_bytes),
+        ("message.timeout.ms", "45000"),
+        ("socket.timeout.ms", "20000"),
+        ("socket.keepalive.enable", "true"),
+        ("reconnect.backoff.max.ms", "2000"),
+        // As Java's clients do, so that a key goes where they would put it.
+        ("partitioner", "murmur2_random"),
+    ];
+    for (name, value) in tunable {
+        if !kafka.properties.contains_key(name) {
+            config.set(name, value);
+        }
+    }
+    config
+        .set("transactional.id", &settings.transactional_id)
+        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // A failed delivery fails the commit; reports of the good ones would only cost time.
+        .set("delivery.report.only.error", "true");
+    config
+}

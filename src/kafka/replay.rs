@@ -1,0 +1,156 @@
+//! Reading committed messages back from a topic's begin: checkpoints, and whether rows of a table
+//! are there already. Blocks; called on a thread of its own.
+
+use super::{client_config, producer::ProducerError};
+use crate::config::model::Kafka;
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError as ClientError,
+    message::Headers,
+};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+const CALL: Duration = Duration::from_secs(10);
+/// Beyond the time for which another producer's transaction can stay open.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Foreign messages looked at before a topic is taken for one that holds ours.
+const MOST_FOREIGN: u64 = 1_000_000;
+
+fn failed(action: &'static str) -> impl Fn(ClientError) -> ProducerError {
+    move |error| ProducerError::Failed { action, reason: error.to_string() }
+}
+
+fn consumer(kafka: &Kafka, isolation: &str) -> Result<BaseConsumer, ProducerError> {
+    client_config(kafka)
+        .set("group.id", "headwater-replay")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", isolation)
+        // The topics are small, or the first messages are enough.
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .map_err(failed("making a consumer"))
+}
+
+/// The end of a partition for readers of committed messages, once it stands at or behind the end
+/// that it has for everybody now: a transaction of somebody else may hold it back for a while.
+fn settled_end(kafka: &Kafka, reader: &BaseConsumer, topic: &str, partition: i32) -> Result<(i64, i64), ProducerError> {
+    let started = Instant::now();
+    let all = consumer(kafka, "read_uncommitted")?;
+    // A topic just made is not known to every broker at once.
+    let (_, end) = loop {
+        match all.fetch_watermarks(topic, partition, CALL) {
+            Ok(found) => break found,
+            Err(_) if started.elapsed() < CALL => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) => return Err(failed("finding the end of a topic")(error)),
+        }
+    };
+    loop {
+        match reader.fetch_watermarks(topic, partition, CALL) {
+            Ok((low, committed)) if committed >= end => return Ok((low, committed)),
+            Err(error) if started.elapsed() > CALL => return Err(failed("finding the end of a topic")(error)),
+            _ => {}
+        }
+        if started.elapsed() > DEADLINE {
+            let seconds = DEADLINE.as_secs();
+            return Err(ProducerError::Timeout {
+                action: "waiting for an open transaction of another producer",
+                seconds,
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Visits the committed messages of one partition, oldest first, until the end or until `visit`
+/// says that it has enough.
+fn visit(
+    reader: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    mut visit: impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> bool,
+) -> Result<(), ProducerError> {
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, partition, Offset::Beginning).map_err(failed("reading a topic"))?;
+    reader.assign(&assignment).map_err(failed("reading a topic"))?;
+    let mut progress = Instant::now();
+    loop {
+        match reader.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                progress = Instant::now();
+                if !visit(&message) {
+                    return Ok(());
+                }
+            }
+            Some(Err(ClientError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) if progress.elapsed() > CALL * 3 => return Err(failed("reading a topic")(error)),
+            Some(Err(error)) => tracing::debug!("reading {topic}: {error}"),
+            None if progress.elapsed() > CALL * 3 => {
+                return Err(ProducerError::Timeout { action: "reading a topic", seconds: CALL.as_secs() * 3 });
+            }
+            None => {}
+        }
+    }
+}
+
+/// The latest value of each key that `wanted` accepts, from a compacted topic of one partition.
+pub fn latest_values(
+    kafka: &Kafka,
+    topic: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<HashMap<String, Vec<u8>>, ProducerError> {
+    let reader = consumer(kafka, "read_committed")?;
+    let mut values = HashMap::new();
+    let (low, end) = settled_end(kafka, &reader, topic, 0)?;
+    if low == end {
+        return Ok(values);
+    }
+    visit(&reader, topic, 0, |message| {
+        if let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok())
+            && wanted(key)
+        {
+            match message.payload() {
+                Some(value) => values.insert(key.to_owned(), value.to_vec()),
+                None => values.remove(key),
+            };
+        }
+        true
+    })?;
+    Ok(values)
+}
+
+/// Whether a topic holds committed messages with this value of this header.
+pub fn holds(kafka: &Kafka, topic: &str, header: &str, value: &str) -> Result<bool, ProducerError> {
+    let reader = consumer(kafka, "read_committed")?;
+    let metadata = reader.fetch_metadata(Some(topic), CALL).map_err(failed("looking up a topic"))?;
+    let partitions: Vec<i32> =
+        metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|partition| partition.id())).collect();
+    let mut found = false;
+    let mut foreign = 0_u64;
+    for partition in partitions {
+        let (low, end) = settled_end(kafka, &reader, topic, partition)?;
+        if low == end {
+            continue;
+        }
+        visit(&reader, topic, partition, |message| {
+            let is_ours = message.headers().is_some_and(|headers| {
+                headers.iter().any(|found| found.key == header && found.value == Some(value.as_bytes()))
+            });
+            foreign += u64::from(!is_ours);
+            found = is_ours || foreign > MOST_FOREIGN;
+            !found
+        })?;
+        if found {
+            break;
+        }
+    }
+    Ok(found)
+}
