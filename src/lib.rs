@@ -10,6 +10,8 @@ pub mod failpoint;
 pub mod generate;
 pub mod health;
 pub mod kafka;
+pub mod lake;
+pub mod land;
 pub mod metrics;
 pub mod postgres;
 pub mod stage;

@@ -8,6 +8,8 @@ pub mod complaint;
 pub mod reach;
 pub mod producer;
 pub mod replay;
+pub mod consumer;
+pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};
 use rdkafka::ClientConfig;

@@ -1,0 +1,409 @@
+//! The reader of `land`: one topic, read in batches, with assignment under the caller's control.
+//!
+//! The group protocol only says which partitions are ours. Where to read is the caller's to say:
+//! on an assignment nothing is fetched until [`Consumer::assign`] is called with explicit offsets,
+//! and an offset is never reset by the client. Group offsets are published for monitoring only.
+//!
+//! Messages are taken with `rd_kafka_consume_batch_queue`: one call for thousands of records costs
+//! less than half of what polling each does. It serves the callbacks too, on the calling thread.
+
+use super::{
+    client_config,
+    topic::{self, TopicDescription, TopicError},
+};
+use crate::config::model::Kafka;
+use rdkafka::{
+    TopicPartitionList,
+    bindings as native,
+    client::{Client, ClientContext},
+    error::KafkaError as ClientError,
+    types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
+};
+use std::{
+    cell::Cell,
+    ffi::{CStr, CString, c_char, c_int, c_void},
+    marker::PhantomData,
+    ptr, slice,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Most records of one poll, and the payload bytes it aims at.
+const POLL_RECORDS: usize = 4_096;
+const POLL_BYTES: usize = 8 << 20;
+/// librdkafka's own queue of fetched records, over all partitions of a topic.
+const QUEUE_KIB: usize = 16 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    #[error("the Kafka consumer cannot be made: {0}; check the kafka section")]
+    Create(ClientError),
+    #[error("Kafka refused {call}: {code}")]
+    Call { call: &'static str, code: RDKafkaErrorCode },
+    #[error("{0}")]
+    Topic(#[from] TopicError),
+}
+
+/// A change of what the group gives us. After either, nothing is being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebalance {
+    /// These partitions, and no others.
+    Assigned(Vec<i32>),
+    Revoked,
+}
+
+/// One item of a poll, in the order of its partition.
+pub enum Polled<'a> {
+    Record(Record<'a>),
+    /// The end of the partition was met: `offset` is where the next record will stand.
+    End { partition: i32, offset: i64 },
+    /// The offset that we want is not in the partition.
+    OutOfRange { partition: i32 },
+    Failed { code: RDKafkaErrorCode, text: String },
+}
+
+/// A record, borrowed from the client.
+pub struct Record<'a> {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub payload: Option<&'a [u8]>,
+    message: *const native::rd_kafka_message_t,
+    life: PhantomData<&'a ()>,
+}
+
+impl Record<'_> {
+    /// Kafka's timestamp in milliseconds since 1970, whichever of the two kinds the topic has.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        let mut kind = native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message lives as long as the record.
+        let timestamp = unsafe { native::rd_kafka_message_timestamp(self.message, &mut kind) };
+        (kind != native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp >= 0)
+            .then_some(timestamp)
+    }
+
+    /// Headers in their order, names and values as they are.
+    pub fn headers(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let mut found = Vec::new();
+        // SAFETY: headers, names and values belong to the message, which lives as long as the
+        // record; they are copied before returning.
+        unsafe {
+            let mut headers = ptr::null_mut();
+            if native::rd_kafka_message_headers(self.message, &mut headers)
+                != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                return found;
+            }
+            loop {
+                let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+                let code =
+                    native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
+                if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    return found;
+                }
+                found.push((CStr::from_ptr(name).to_string_lossy().into_owned(), bytes(value, size).map(<[u8]>::to_vec)));
+            }
+        }
+    }
+}
+
+/// What the callbacks leave for the polling thread. They run on that thread, inside the poll.
+#[derive(Default)]
+struct Callbacks {
+    rebalances: Mutex<Vec<Rebalance>>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl ClientContext for Callbacks {}
+
+pub struct Consumer {
+    // Declared before the client, for it must go first.
+    queue: Queue,
+    client: Client<Callbacks>,
+    topic: String,
+    messages: Vec<*mut native::rd_kafka_message_t>,
+    /// Running mean of payload sizes, which bounds the records of a poll.
+    mean_bytes: usize,
+    closed: Cell<bool>,
+}
+
+struct Queue(*mut native::rd_kafka_queue_t);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the queue is ours and is destroyed once, before the client.
+        unsafe { native::rd_kafka_queue_destroy(self.0) };
+    }
+}
+
+impl Consumer {
+    /// Joins `group` for `topic`. Does not wait for the brokers.
+    pub fn new(kafka: &Kafka, group: &str, topic: &str) -> Result<Self, ConsumerError> {
+        let mut config = client_config(kafka);
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("partition.assignment.strategy", "range,roundrobin")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "2000")
+            .set("topic.metadata.refresh.interval.ms", "10000")
+            .set("allow.auto.create.topics", "false")
+            .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
+            .set("queued.min.messages", "100000")
+            .set("fetch.message.max.bytes", "4194304")
+            .set("fetch.max.bytes", "8388608")
+            // A full queue is the usual state of a bulk load: look again soon, not after a second.
+            .set("fetch.queue.backoff.ms", "5")
+            .set("reconnect.backoff.max.ms", "2000");
+        let conf = config.create_native_config().map_err(ConsumerError::Create)?;
+        // SAFETY: the callbacks are plain functions; the opaque pointer that they get is the
+        // context, which the client owns.
+        unsafe {
+            native::rd_kafka_conf_set_rebalance_cb(conf.ptr(), Some(on_rebalance));
+            native::rd_kafka_conf_set_error_cb(conf.ptr(), Some(on_error));
+            native::rd_kafka_conf_set_log_cb(conf.ptr(), Some(on_log));
+        }
+        let client = Client::new(&config, conf, RDKafkaType::RD_KAFKA_CONSUMER, Callbacks::default())
+            .map_err(ConsumerError::Create)?;
+        // SAFETY: the client is alive; the queue is destroyed before it.
+        let queue = unsafe {
+            native::rd_kafka_poll_set_consumer(client.native_ptr());
+            Queue(native::rd_kafka_queue_get_consumer(client.native_ptr()))
+        };
+        let mut topics = TopicPartitionList::new();
+        topics.add_topic_unassigned(topic);
+        // SAFETY: the list is copied by the call.
+        let code = unsafe { native::rd_kafka_subscribe(client.native_ptr(), topics.ptr()) };
+        check("subscribe", code)?;
+        Ok(Consumer {
+            client,
+            queue,
+            topic: topic.to_owned(),
+            messages: vec![ptr::null_mut(); POLL_RECORDS],
+            mean_bytes: 1_024,
+            closed: Cell::new(false),
+        })
+    }
+
+    /// Takes what has come, waiting at most `timeout` for more. Where the assignment has changed,
+    /// the records taken with it are thrown away: none of them was asked for by the new one.
+    pub fn poll(&mut self, timeout: Duration) -> Poll<'_> {
+        let most = (POLL_BYTES / self.mean_bytes.max(1)).clamp(1, POLL_RECORDS);
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the array has room for `most` pointers, and each that is filled is destroyed once,
+        // by the `Poll`.
+        let taken = unsafe {
+            native::rd_kafka_consume_batch_queue(self.queue.0, timeout_ms, self.messages.as_mut_ptr(), most)
+        };
+        let rebalances = std::mem::take(&mut *lock(&self.client.context().rebalances));
+        let mut poll = Poll { taken: usize::try_from(taken).unwrap_or(0), rebalances, consumer: self };
+        if !poll.rebalances.is_empty() {
+            poll.discard();
+        }
+        poll
+    }
+
+    /// Reads exactly these partitions from these offsets, and nothing else.
+    pub fn assign(&self, positions: &[(i32, i64)]) -> Result<(), ConsumerError> {
+        let list = self.list(positions);
+        // SAFETY: the list is copied by the call.
+        check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })
+    }
+
+    /// First offset that is there, and where the next committed record will stand.
+    pub fn watermarks(&self, partition: i32, timeout: Duration) -> Result<(i64, i64), ConsumerError> {
+        self.client.fetch_watermarks(&self.topic, partition, timeout).map_err(|error| ConsumerError::Call {
+            call: "the end offsets",
+            code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+        })
+    }
+
+    pub fn describe(&self, timeout: Duration) -> Result<TopicDescription, TopicError> {
+        topic::describe(&self.client, &self.topic, timeout)
+    }
+
+    /// The end of a partition as the last fetch found it; asks nobody.
+    pub fn last_known_end(&self, partition: i32) -> Option<i64> {
+        let topic = CString::new(self.topic.as_str()).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the name and the two numbers outlive the call.
+        unsafe {
+            native::rd_kafka_get_watermark_offsets(
+                self.client.native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &mut low,
+                &mut high,
+            );
+        }
+        (high >= 0).then_some(high)
+    }
+
+    /// Publishes progress to the group, for people and monitoring. Not waited for, never read back.
+    pub fn publish_offsets(&self, positions: &[(i32, i64)]) {
+        let list = self.list(positions);
+        // SAFETY: the list is copied by the call.
+        let code = unsafe { native::rd_kafka_commit(self.client.native_ptr(), list.ptr(), 1) };
+        if let Err(error) = check("the group's offsets", code) {
+            tracing::debug!(topic = %self.topic, "{error}");
+        }
+    }
+
+    /// The last error that librdkafka reported outside of any call, such as a broker that is away.
+    pub fn take_error(&self) -> Option<String> {
+        lock(&self.client.context().last_error).take()
+    }
+
+    /// Leaves the group, so that the partitions go to others at once.
+    pub fn close(&self) {
+        if !self.closed.replace(true) {
+            // SAFETY: the client is alive, and this is called once.
+            unsafe { native::rd_kafka_consumer_close(self.client.native_ptr()) };
+        }
+    }
+
+    fn list(&self, positions: &[(i32, i64)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (partition, offset) in positions {
+            // Fails only for offsets without a raw form, and a plain number has one.
+            let _ = list.add_partition_offset(&self.topic, *partition, rdkafka::Offset::Offset(*offset));
+        }
+        list
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The result of one poll. Destroys its records when dropped.
+pub struct Poll<'a> {
+    consumer: &'a mut Consumer,
+    taken: usize,
+    pub rebalances: Vec<Rebalance>,
+}
+
+impl Poll<'_> {
+    pub fn items(&self) -> impl Iterator<Item = Polled<'_>> {
+        self.consumer.messages[..self.taken].iter().map(|message| {
+            // SAFETY: the first `taken` pointers are live messages until `discard`.
+            unsafe { item(*message) }
+        })
+    }
+
+    /// The consumer itself, for what a record may lead to.
+    pub fn consumer(&self) -> &Consumer {
+        self.consumer
+    }
+
+    fn discard(&mut self) {
+        let mut total = 0;
+        for message in &self.consumer.messages[..self.taken] {
+            // SAFETY: each was filled by the poll and is destroyed once.
+            unsafe {
+                total += (**message).len;
+                native::rd_kafka_message_destroy(*message);
+            }
+        }
+        if let Some(mean) = total.checked_div(self.taken) {
+            self.consumer.mean_bytes = mean + 256;
+        }
+        self.taken = 0;
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// # Safety
+/// `message` is live for as long as the item is used.
+unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Polled<'a> {
+    // SAFETY: as the caller promises; keys and payloads belong to the message.
+    unsafe {
+        let found = &*message;
+        match found.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Polled::Record(Record {
+                partition: found.partition,
+                offset: found.offset,
+                key: bytes(found.key, found.key_len),
+                payload: bytes(found.payload, found.len),
+                message,
+                life: PhantomData,
+            }),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                Polled::End { partition: found.partition, offset: found.offset }
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
+                Polled::OutOfRange { partition: found.partition }
+            }
+            code => {
+                let text = bytes(found.payload, found.len).map(|text| String::from_utf8_lossy(text).into_owned());
+                Polled::Failed { code: code.into(), text: text.unwrap_or_default() }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `start` is null or points to `size` bytes that live as long as the result.
+unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
+    // SAFETY: as the caller promises.
+    (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast(), size) })
+}
+
+unsafe extern "C" fn on_rebalance(
+    client: *mut native::rd_kafka_t,
+    code: RDKafkaRespErr,
+    partitions: *mut native::rd_kafka_topic_partition_list_t,
+    opaque: *mut c_void,
+) {
+    // SAFETY: librdkafka gives a live client, a live list, and the context that was set as opaque.
+    unsafe {
+        let callbacks = &*opaque.cast::<Callbacks>();
+        if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let list = &*partitions;
+            let found = (0..usize::try_from(list.cnt).unwrap_or(0)).map(|i| (*list.elems.add(i)).partition).collect();
+            lock(&callbacks.rebalances).push(Rebalance::Assigned(found));
+            // Accepts the assignment without reading anything yet: the offsets come later.
+            native::rd_kafka_assign(client, TopicPartitionList::new().ptr());
+        } else {
+            lock(&callbacks.rebalances).push(Rebalance::Revoked);
+            native::rd_kafka_assign(client, ptr::null());
+        }
+    }
+}
+
+unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, _: c_int, reason: *const c_char, opaque: *mut c_void) {
+    // SAFETY: librdkafka gives a live text, and the context that was set as opaque.
+    unsafe {
+        let callbacks = &*opaque.cast::<Callbacks>();
+        *lock(&callbacks.last_error) = Some(CStr::from_ptr(reason).to_string_lossy().into_owned());
+    }
+}
+
+unsafe extern "C" fn on_log(_: *const native::rd_kafka_t, _: c_int, facility: *const c_char, text: *const c_char) {
+    // SAFETY: librdkafka gives live texts. Errors that matter arrive by other ways too.
+    let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
+    tracing::debug!(target: "librdkafka", facility = %facility.to_string_lossy(), "{}", text.to_string_lossy());
+}
+
+fn check(call: &'static str, code: RDKafkaRespErr) -> Result<(), ConsumerError> {
+    match code {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        code => Err(ConsumerError::Call { call, code: code.into() }),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

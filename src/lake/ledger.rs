@@ -1,0 +1,332 @@
+//! The ledger of one topic partition: its format, and what is to be concluded from its bytes.
+//!
+//! A commit record is the only thing that makes staged files part of the table, and it carries the
+//! offset to resume at: data and progress cannot disagree. The file is append-only:
+//!
+//! ```text
+//! header   "HWLEDGER" version:u32 crc32c:u32
+//! record   "HWR\n" length:u32 crc32c:u32 body:length bytes of JSON
+//! ```
+//!
+//! Numbers are little-endian; a record's checksum covers its length and body. The end of the file
+//! may be torn by a crash in the middle of an append, and is then cut off: the append had not been
+//! acknowledged. Bad bytes *before* a valid record cannot come from that, and are an error.
+//!
+//! Everything here is pure; `ledger_file` does the reading and writing.
+
+use serde::{Deserialize, Serialize};
+
+const HEADER_MAGIC: &[u8; 8] = b"HWLEDGER";
+const RECORD_MAGIC: &[u8; 4] = b"HWR\n";
+const VERSION: u32 = 1;
+pub const HEADER_LENGTH: usize = 16;
+const PREFIX_LENGTH: usize = 12;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    #[error("it is not a ledger")]
+    NotALedger,
+    #[error("it has format version {found}, and this program knows {VERSION} at most: run the newer program")]
+    Newer { found: u32 },
+    #[error("the bytes at {at} are damaged, and valid records follow at {next}: restore it from a backup")]
+    Damaged { at: usize, next: usize },
+    #[error("the record at {at} contradicts those before it ({what}): restore it from a backup")]
+    Contradiction { at: usize, what: &'static str },
+}
+
+/// Which root a file's path is relative to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    Table,
+    DeadLetters,
+}
+
+/// A file of a commit: written and synced under `staged` in the staging directory, to be renamed to
+/// `path` under its root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerFile {
+    pub staged: String,
+    pub root: Root,
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub crc32c: u32,
+}
+
+/// Progress of a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Kafka's id of the topic that the offsets belong to.
+    pub topic_id: String,
+    /// Counts topics of this name that were accepted one after another; part of file names.
+    pub generation: u32,
+    /// Counts commits.
+    pub epoch: u64,
+    /// The offset to resume at.
+    pub next: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    Commit {
+        #[serde(flatten)]
+        progress: Progress,
+        /// First offset that the commit vouches for; with `next` it is the range.
+        first: i64,
+        files: Vec<LedgerFile>,
+    },
+    /// Every file of that commit stands at its final path.
+    Done { epoch: u64 },
+    /// All that came before, in one record: what compaction leaves. Nothing is pending.
+    Snapshot {
+        #[serde(flatten)]
+        progress: Progress,
+    },
+}
+
+/// What a ledger's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recovery {
+    pub progress: Option<Progress>,
+    /// Files of the last commit where its "done" is missing: to be rolled forward.
+    pub pending: Vec<LedgerFile>,
+    /// Bytes that are good; what follows them is torn and is to be cut off. Less than
+    /// [`HEADER_LENGTH`] where not even the header was written.
+    pub good: usize,
+}
+
+pub fn header() -> [u8; HEADER_LENGTH] {
+    let mut bytes = [0; HEADER_LENGTH];
+    bytes[..8].copy_from_slice(HEADER_MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..12]);
+    bytes[12..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+impl Record {
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = vec![0; PREFIX_LENGTH];
+        serde_json::to_writer(&mut bytes, self)?;
+        let length = u32::try_from(bytes.len() - PREFIX_LENGTH).map_err(serde::ser::Error::custom)?;
+        bytes[..4].copy_from_slice(RECORD_MAGIC);
+        bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        let crc = checksum(length, &bytes[PREFIX_LENGTH..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        Ok(bytes)
+    }
+}
+
+fn checksum(length: u32, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), body)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The valid record that starts at `at`, and where it ends.
+fn record_at(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
+    if bytes.get(at..at + 4)? != RECORD_MAGIC {
+        return None;
+    }
+    let length = u32_at(bytes, at + 4)?;
+    let start = at + PREFIX_LENGTH;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    let body = bytes.get(start..end)?;
+    if checksum(length, body) != u32_at(bytes, at + 8)? {
+        return None;
+    }
+    Some((serde_json::from_slice(body).ok()?, end))
+}
+
+fn next_record(bytes: &[u8], from: usize) -> Option<usize> {
+    memchr::memmem::find_iter(bytes.get(from..)?, RECORD_MAGIC)
+        .map(|at| from + at)
+        .find(|at| record_at(bytes, *at).is_some())
+}
+
+/// Concludes what stands, what is pending and what is torn.
+pub fn recover(bytes: &[u8]) -> Result<Recovery, LedgerError> {
+    let mut recovery = Recovery::default();
+    if bytes.len() < HEADER_LENGTH {
+        // A crash while the file was made. Anything else of that length is not ours to overwrite.
+        return if header().starts_with(bytes) { Ok(recovery) } else { Err(LedgerError::NotALedger) };
+    }
+    if &bytes[..8] != HEADER_MAGIC {
+        return Err(LedgerError::NotALedger);
+    }
+    let version = u32_at(bytes, 8).unwrap_or(0);
+    if u32_at(bytes, 12) != Some(crc32c::crc32c(&bytes[..12])) {
+        return Err(LedgerError::NotALedger);
+    }
+    if version > VERSION {
+        return Err(LedgerError::Newer { found: version });
+    }
+    recovery.good = HEADER_LENGTH;
+    while recovery.good < bytes.len() {
+        let at = recovery.good;
+        let Some((record, end)) = record_at(bytes, at) else {
+            return match next_record(bytes, at + 1) {
+                Some(next) => Err(LedgerError::Damaged { at, next }),
+                None => Ok(recovery),
+            };
+        };
+        apply(&mut recovery, record).map_err(|what| LedgerError::Contradiction { at, what })?;
+        recovery.good = end;
+    }
+    Ok(recovery)
+}
+
+fn apply(recovery: &mut Recovery, record: Record) -> Result<(), &'static str> {
+    let last = recovery.progress.as_ref();
+    match record {
+        Record::Commit { progress, first, files } => {
+            if !recovery.pending.is_empty() {
+                return Err("a commit while the one before is not done");
+            }
+            if progress.next < first {
+                return Err("a range that ends before it begins");
+            }
+            if let Some(last) = last {
+                if progress.epoch != last.epoch + 1 {
+                    return Err("an epoch out of order");
+                }
+                if progress.generation == last.generation && first < last.next {
+                    return Err("a range that begins before the end of the last one");
+                }
+            }
+            recovery.progress = Some(progress);
+            recovery.pending = files;
+        }
+        Record::Done { epoch } => {
+            if last.is_none_or(|last| last.epoch != epoch) {
+                return Err("a \"done\" without its commit");
+            }
+            recovery.pending.clear();
+        }
+        Record::Snapshot { progress } => {
+            if last.is_some() {
+                return Err("a snapshot that is not the first record");
+            }
+            recovery.progress = Some(progress);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(epoch: u64, next: i64) -> Progress {
+        Progress { topic_id: "id".into(), generation: 0, epoch, next }
+    }
+
+    fn file(name: &str) -> LedgerFile {
+        LedgerFile { staged: name.into(), root: Root::Table, path: format!("date=x/{name}"), rows: 1, bytes: 2, crc32c: 3 }
+    }
+
+    fn commit(epoch: u64, first: i64, next: i64) -> Record {
+        Record::Commit { progress: progress(epoch, next), first, files: vec![file(&format!("{epoch}.parquet"))] }
+    }
+
+    /// A ledger of three commits, and where each of its records ends.
+    fn sample() -> (Vec<u8>, Vec<(usize, Record)>) {
+        let mut bytes = header().to_vec();
+        let mut ends = Vec::new();
+        for epoch in 1..=3 {
+            let at = epoch as i64 * 10;
+            for record in [commit(epoch, at - 10, at), Record::Done { epoch }] {
+                bytes.extend(record.encode().unwrap());
+                ends.push((bytes.len(), record));
+            }
+        }
+        (bytes, ends)
+    }
+
+    #[test]
+    fn truncation_at_every_byte_keeps_exactly_the_whole_records() {
+        let (bytes, ends) = sample();
+        for cut in 0..=bytes.len() {
+            let recovery = recover(&bytes[..cut]).unwrap();
+            let whole: Vec<_> = ends.iter().filter(|(end, _)| *end <= cut).collect();
+            let good = whole.last().map_or(if cut < HEADER_LENGTH { 0 } else { HEADER_LENGTH }, |(end, _)| *end);
+            assert_eq!(recovery.good, good, "cut at {cut}");
+            let mut expected = Recovery { good, ..Recovery::default() };
+            for (_, record) in whole {
+                apply(&mut expected, record.clone()).unwrap();
+            }
+            assert_eq!(recovery, expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_before_a_valid_record_is_an_error_and_in_the_last_one_is_torn() {
+        let (bytes, ends) = sample();
+        let last_start = ends[ends.len() - 2].0;
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                match recover(&damaged) {
+                    Err(_) => assert!(at < last_start, "byte {at}"),
+                    Ok(recovery) => {
+                        assert!(at >= last_start, "byte {at} bit {bit} was not noticed");
+                        assert_eq!(recovery.good, last_start);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn torn_bytes_of_any_kind_after_the_last_record_are_cut_off() {
+        let (bytes, _) = sample();
+        for tail in [vec![0; 4096], vec![0xff; 7], b"HWR\n".to_vec(), b"HWR\n\x05\0\0\0".to_vec()] {
+            let torn = [bytes.clone(), tail].concat();
+            assert_eq!(recover(&torn).unwrap().good, bytes.len());
+        }
+    }
+
+    #[test]
+    fn pending_files_are_those_of_a_commit_without_done() {
+        let mut bytes = header().to_vec();
+        bytes.extend(commit(1, 0, 10).encode().unwrap());
+        let recovery = recover(&bytes).unwrap();
+        assert_eq!(recovery.progress, Some(progress(1, 10)));
+        assert_eq!(recovery.pending, vec![file("1.parquet")]);
+        bytes.extend(Record::Done { epoch: 1 }.encode().unwrap());
+        assert!(recover(&bytes).unwrap().pending.is_empty());
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let mut newer = header();
+        newer[8] = 2;
+        let crc = crc32c::crc32c(&newer[..12]);
+        newer[12..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(recover(&newer), Err(LedgerError::Newer { found: 2 }));
+        assert_eq!(recover(b"something else than a ledger"), Err(LedgerError::NotALedger));
+        assert_eq!(recover(b"short"), Err(LedgerError::NotALedger));
+    }
+
+    #[test]
+    fn refuses_contradictions() {
+        let with = |records: &[Record]| {
+            let mut bytes = header().to_vec();
+            records.iter().for_each(|record| bytes.extend(record.encode().unwrap()));
+            recover(&bytes)
+        };
+        let done = |epoch| Record::Done { epoch };
+        let snapshot = Record::Snapshot { progress: progress(7, 70) };
+        assert!(with(&[snapshot.clone(), commit(8, 70, 80), done(8)]).is_ok());
+        assert!(with(&[snapshot.clone(), commit(8, 69, 80)]).is_err());
+        assert!(with(&[snapshot.clone(), commit(9, 70, 80)]).is_err());
+        assert!(with(&[commit(1, 0, 10), commit(2, 10, 20)]).is_err());
+        assert!(with(&[commit(1, 0, 10), done(2)]).is_err());
+        assert!(with(&[commit(1, 0, 10), done(1), snapshot]).is_err());
+    }
+}

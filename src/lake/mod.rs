@@ -1,0 +1,80 @@
+//! Files of the lake: Parquet, the ledger that commits them, and the directories they stand in.
+//! The only module that names the Parquet writer.
+//!
+//! A commit in three steps, of which the second is the one that counts:
+//! 1. every file of the batch is written and synced in the staging directory;
+//! 2. one record is appended to the ledger and synced;
+//! 3. the files are renamed into place, the directories synced, and "done" is appended.
+//!
+//! A crash before 2 leaves staged files that nobody vouches for: they are deleted. A crash after it
+//! is rolled forward. A partition's ledger is touched only by the process that holds its lock.
+
+pub mod directory;
+pub mod ledger;
+pub mod ledger_file;
+pub mod lock;
+pub mod parquet_file;
+pub mod store;
+
+use std::{io, path::PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    #[error("{}", io_message(.action, .path, .source))]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("ledger {}: {source}", .path.display())]
+    Ledger { path: PathBuf, source: ledger::LedgerError },
+    #[error(
+        "{} could not be taken back to its last good record after a failed write: {source}; \
+         make sure that the disk is sound and start again", .path.display()
+    )]
+    Unclean { path: PathBuf, source: io::Error },
+    #[error("file {}: {source}", .path.display())]
+    Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+    #[error(
+        "{} and {} are on different file systems, so that a file cannot be renamed from one to the other: \
+         move checkpoint_location to the file system of the table", .staging.display(), .table.display()
+    )]
+    FileSystems { staging: PathBuf, table: PathBuf },
+    #[error(
+        "the ledger commits {}, which stands neither in staging nor in the table (or is not of the committed size): \
+         restore it", .path.display()
+    )]
+    MissingFile { path: PathBuf },
+    #[error(
+        "there is no ledger {}, but {} already stands in the table: restore the ledger, or move the files of this \
+         partition away to land them anew", .ledger.display(), .file.display()
+    )]
+    ForeignFiles { ledger: PathBuf, file: PathBuf },
+    #[error("a ledger record cannot be encoded: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl LakeError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| LakeError::Io { action, path, source }
+    }
+
+    /// Whether trying again may help, such as after room was made on a full disk. Otherwise somebody
+    /// has to act on the files themselves.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, LakeError::Io { .. } | LakeError::Parquet { .. })
+    }
+}
+
+fn io_message(action: &str, path: &std::path::Path, source: &io::Error) -> String {
+    let path = path.display();
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("cannot {action} {path}: the disk is full; landing goes on by itself after room is made")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("cannot {action} {path}: the file system is read-only; landing goes on by itself when it is writable")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot {action} {path}: permission denied; let the user of this process write there")
+        }
+        _ => format!("cannot {action} {path}: {source}"),
+    }
+}

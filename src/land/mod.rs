@@ -1,0 +1,196 @@
+//! Land: from Kafka records to a table, each exactly once.
+//!
+//! **What it promises.** Every record of a landed topic becomes one row of the table or one dead
+//! letter with its exact bytes and the reason; none is lost and none doubled, through any crash, any
+//! rebalance, and two processes at once.
+//!
+//! **When progress moves.** The position of a partition stands in the same ledger record that makes
+//! its files part of the table (see [`crate::lake`]), so that a resuming process reads on exactly
+//! behind what has landed. The record is appended only by the holder of the partition's lock. Offsets
+//! in the consumer group are published for monitoring, and never read.
+//!
+//! **What stops it.** Records that are gone before they landed (deleted by retention, a topic made
+//! anew) stop the topic until the loss is accepted. A failing disk, broker or database parks what it
+//! touches, which is tried again for as long as it takes. A bad record stops nothing.
+//!
+//! **Memory.** Rows of an open batch are kept as they arrived, for any number of dates; a batch is
+//! committed early where all of them together would pass `buffer_bytes`, or where it would make more
+//! than `max_files` files. Nothing is spilled within a batch, so that a commit is one pass.
+
+mod batch;
+mod budget;
+mod columns;
+mod dead_letter;
+pub mod decode;
+mod json;
+mod json_schema;
+mod number;
+mod partition;
+pub mod reason;
+mod report;
+mod resume;
+mod rows;
+pub mod schema;
+mod source;
+mod table;
+pub mod time;
+
+use crate::{
+    config::model::{Land, LandTable, Pipeline},
+    health::State,
+    kafka::topic,
+    lake::ledger_file::Ledger,
+    stage::{Context, Summary},
+};
+use budget::Budget;
+use report::Report;
+use source::Source;
+use std::sync::Arc;
+
+/// What the command line says beyond the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Go on where records are gone that never landed.
+    pub accept_loss: bool,
+}
+
+/// Lands every table of the pipeline until shutdown, or until all have caught up where
+/// `context.until_caught_up` says so. A table that fails does not stop the others.
+pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) -> Summary {
+    let Some(land) = pipeline.land.clone() else { return Summary::default() };
+    let budget = Arc::new(Budget::new(usize::try_from(land.buffer_bytes).unwrap_or(usize::MAX), land.tables.len()));
+    let tables: Vec<_> = (0..land.tables.len())
+        .map(|index| {
+            let (pipeline, land) = (pipeline.clone(), land.clone());
+            let (context, budget) = (context.clone(), budget.clone());
+            tokio::spawn(async move { run_table(pipeline, land, index, context, options, budget).await })
+        })
+        .collect();
+    let mut summary = Summary::default();
+    for (index, table) in tables.into_iter().enumerate() {
+        match table.await {
+            Ok(found) => summary.merge(found),
+            Err(error) => {
+                let unit = context.health.unit(&pipeline.name, "land", &land.tables[index].topic);
+                let mut report = Report::new(unit);
+                report.stop(format!("a fault of the program, please report it: {error}"));
+                summary.merge(report.into_summary());
+            }
+        }
+    }
+    summary
+}
+
+/// Waits for what the table needs, then lands it on a thread of its own.
+async fn run_table(
+    pipeline: Arc<Pipeline>,
+    land: Land,
+    index: usize,
+    context: Context,
+    options: Options,
+    budget: Arc<Budget>,
+) -> Summary {
+    let table = &land.tables[index];
+    let mut report = Report::new(context.health.unit(&pipeline.name, "land", &table.topic));
+    let mut source = Source::new(pipeline.postgres.clone());
+    let schema = match start(&pipeline, table, &context, &mut source, &report).await {
+        Start::Ready(schema) => schema,
+        Start::Shutdown => return report.into_summary(),
+        Start::Unavailable(reason) => {
+            report.give_up(reason);
+            return report.into_summary();
+        }
+        Start::Refused(reason) => {
+            report.stop(reason);
+            return report.into_summary();
+        }
+    };
+    report.set(State::Progressing);
+    let unit_name = table.topic.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let health = context.health.clone();
+    let name = pipeline.name.clone();
+    let (send, receive) = tokio::sync::oneshot::channel();
+    let spawned = std::thread::Builder::new().name("land".to_owned()).spawn(move || {
+        let table =
+            table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
+        // The receiver is gone only when the whole process is going.
+        let _ = send.send(table.run().into_summary());
+    });
+    let failure = match spawned {
+        Ok(thread) => match receive.await {
+            Ok(summary) => return summary,
+            Err(_) => match thread.join() {
+                Ok(()) => "its thread ended without a word".to_owned(),
+                Err(panic) => panic_text(&*panic),
+            },
+        },
+        Err(error) => format!("no thread could be started: {error}"),
+    };
+    let mut report = Report::new(health.unit(&name, "land", &unit_name));
+    report.stop(format!("a fault of the program, please report it: {failure}"));
+    report.into_summary()
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text").to_owned()
+}
+
+enum Start {
+    Ready(schema::Schema),
+    Shutdown,
+    Unavailable(String),
+    Refused(String),
+}
+
+/// Waits for the topic, then for the schema, for as many tries as the context allows.
+async fn start(
+    pipeline: &Pipeline,
+    table: &LandTable,
+    context: &Context,
+    source: &mut Source,
+    report: &Report,
+) -> Start {
+    let mut attempts = 0;
+    loop {
+        let reason = match ready(pipeline, table, source).await {
+            Ok(schema) => return Start::Ready(schema),
+            Err(NotReady::Refused(reason)) => return Start::Refused(reason),
+            Err(NotReady::Unavailable(reason)) => reason,
+        };
+        if context.is_shutdown() {
+            return Start::Shutdown;
+        }
+        attempts += 1;
+        if attempts >= context.wait.attempts {
+            return Start::Unavailable(reason);
+        }
+        report.set(State::Waiting(reason));
+        if context.pause(context.wait.delay_ms).await {
+            return Start::Shutdown;
+        }
+    }
+}
+
+enum NotReady {
+    Unavailable(String),
+    Refused(String),
+}
+
+async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> Result<schema::Schema, NotReady> {
+    let sort = |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
+    let (kafka, name) = (pipeline.kafka.clone(), table.topic.clone());
+    match tokio::task::spawn_blocking(move || topic::find(&kafka, &name)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(sort(error.is_unavailable(), error.to_string())),
+        Err(error) => return Err(NotReady::Refused(error.to_string())),
+    }
+    source.first(table).await.map_err(|error| sort(error.is_unavailable(), error.to_string()))
+}
+
+/// Where a partition's ledger stands, read without its lock: for `status`, and for partitions that
+/// another process lands.
+pub fn committed_offset(table: &LandTable, partition: i32) -> Option<i64> {
+    Ledger::peek(&partition::location(table, partition).directory)
+}

@@ -1,0 +1,123 @@
+//! What a table's thread tells: its state and detail for `/ready` and `/status`, its sums at the end.
+
+use super::partition::{Cause, Committed, Partition};
+use crate::{
+    health::{State, Unit},
+    kafka::consumer::Consumer,
+    metrics,
+    stage::{Failure, Summary},
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+const DETAIL_INTERVAL: Duration = Duration::from_secs(1);
+
+pub struct Report {
+    unit: Unit,
+    summary: Summary,
+    shown: Option<Instant>,
+    assigned: bool,
+}
+
+impl Report {
+    pub fn new(unit: Unit) -> Self {
+        Report { unit, summary: Summary::default(), shown: None, assigned: false }
+    }
+
+    pub fn into_summary(self) -> Summary {
+        self.summary
+    }
+
+    pub fn assigned(&mut self, assigned: bool) {
+        self.assigned = assigned;
+    }
+
+    pub fn set(&self, state: State) {
+        self.unit.set(state);
+    }
+
+    pub fn count(&mut self, committed: &Committed) {
+        self.summary.rows += committed.rows;
+        self.summary.bytes += committed.bytes;
+        self.summary.files += committed.files;
+        for (reason, count) in &committed.reasons {
+            *self.summary.dead_letters.entry(reason.name().to_owned()).or_default() += count;
+        }
+    }
+
+    /// The unit ends here, until somebody acts.
+    pub fn stop(&mut self, reason: String) {
+        self.unit.set(State::Stopped(reason.clone()));
+        self.summary.failures.push(Failure { unit: self.unit.id().unit.clone(), reason, unavailable: false });
+    }
+
+    /// The unit ends here, for something it needs has stayed away.
+    pub fn give_up(&mut self, reason: String) {
+        self.unit.set(State::Stopped(reason.clone()));
+        self.summary.failures.push(Failure { unit: self.unit.id().unit.clone(), reason, unavailable: true });
+    }
+
+    pub fn show(&mut self, partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>, consumer: &Consumer) {
+        self.unit.set(state(partitions, trouble, self.assigned));
+        if self.shown.is_some_and(|shown| shown.elapsed() < DETAIL_INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let id = self.unit.id();
+        let mut detail = serde_json::Map::new();
+        for (partition, found) in partitions {
+            let value = match found {
+                Partition::Open(open) => {
+                    let end = if open.at_end { Some(open.position) } else { consumer.last_known_end(*partition) };
+                    let lag = end.map(|end| (end - open.committed).max(0));
+                    if let Some(lag) = lag {
+                        let label = partition.to_string();
+                        metrics::LAND_LAG.set(&[&id.pipeline, &id.unit, &label], lag as f64);
+                    }
+                    serde_json::json!({
+                        "position": open.position,
+                        "committed": open.committed,
+                        "end": end,
+                        "lag": lag,
+                        "open_rows": open.batch.as_ref().map_or(0, super::batch::Batch::row_count),
+                        "last_commit": open.last_commit,
+                    })
+                }
+                Partition::Parked { cause: Cause::New, .. } => serde_json::json!({ "waiting": "just assigned" }),
+                Partition::Parked { cause: Cause::Lock(text) | Cause::Failed(text), .. } => {
+                    serde_json::json!({ "waiting": text })
+                }
+                Partition::Stopped(text) => serde_json::json!({ "stopped": text }),
+            };
+            detail.insert(partition.to_string(), value);
+        }
+        self.unit.detail(serde_json::json!({ "partitions": detail }));
+    }
+}
+
+/// The state of the whole topic: that of the partition which is worst off.
+fn state(partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>, assigned: bool) -> State {
+    let mut waiting = None;
+    let mut failing = trouble.map(str::to_owned);
+    let mut at_end = true;
+    for partition in partitions.values() {
+        match partition {
+            Partition::Stopped(reason) => return State::Stopped(reason.clone()),
+            Partition::Parked { cause: Cause::Failed(reason), .. } => failing = failing.or(Some(reason.clone())),
+            Partition::Parked { cause: Cause::Lock(reason), .. } => waiting = waiting.or(Some(reason.clone())),
+            Partition::Parked { cause: Cause::New, .. } => at_end = false,
+            Partition::Open(open) => at_end &= open.at_end,
+        }
+    }
+    match (failing, waiting) {
+        (Some(reason), _) => State::Failing(reason),
+        (None, Some(reason)) => State::Waiting(reason),
+        (None, None) if !assigned => {
+            State::Waiting("no partition is assigned to this process; others of its consumer group may have them all".to_owned())
+        }
+        (None, None) if at_end => State::CaughtUp,
+        (None, None) => State::Progressing,
+    }
+}

@@ -1,0 +1,529 @@
+//! The thread of one landed topic: it reads, decodes, and commits, and tells how it is.
+//!
+//! Nothing here waits for long: what cannot be done now (a lock that another process holds, a full
+//! disk, brokers that are away) parks a partition until later, and the consumer goes on being polled,
+//! so that the group does not give our partitions away.
+
+use super::{
+    Options,
+    batch::{Batch, Layout},
+    budget::{Advice, Budget},
+    columns,
+    decode::{Decoder, Plan},
+    partition::{Cause, Committed, Open, OpenError, Partition},
+    report::Report,
+    schema::Schema,
+    source::Source,
+};
+use crate::{
+    config::model::{Land, LandTable, Pipeline},
+    kafka::consumer::{Consumer, ConsumerError, Poll, Polled, Rebalance, Record},
+    metrics,
+    stage::Context,
+};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often at most the topic's id is asked for, while commits are frequent.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Past this an Arrow text column would come near its 2 GiB.
+const BATCH_BYTES_LIMIT: u64 = 1 << 30;
+
+/// What a table's thread works with.
+pub struct Table {
+    pub config: LandTable,
+    pub index: usize,
+    land: Land,
+    pipeline: Arc<Pipeline>,
+    context: Context,
+    options: Options,
+    runtime: tokio::runtime::Handle,
+    budget: Arc<Budget>,
+    source: Source,
+    schema: Schema,
+    layout: Layout,
+    decoder: Decoder,
+    partitions: BTreeMap<i32, Partition>,
+    report: Report,
+    topic_checked: Option<Instant>,
+    /// What keeps the whole topic from going on, such as brokers that are away; empty when nothing does.
+    trouble: Option<String>,
+    probed: Instant,
+    /// Where the topic ended when everything had been written to it.
+    targets: Option<BTreeMap<i32, i64>>,
+}
+
+/// Why the processing of a poll ends early.
+enum Interrupt {
+    /// The columns cannot be looked up now: nothing may be decoded until they can.
+    NoSchema(String),
+    /// The topic cannot go on.
+    Stop(String),
+}
+
+impl Table {
+    #[expect(clippy::too_many_arguments, reason = "called once; each is a thing of its own")]
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        land: Land,
+        index: usize,
+        context: Context,
+        options: Options,
+        budget: Arc<Budget>,
+        source: Source,
+        schema: Schema,
+        report: Report,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        let config = land.tables[index].clone();
+        let layout = layout(&schema, &config, &land);
+        Table {
+            decoder: Decoder::new(Plan::new(&schema, &config)),
+            config,
+            index,
+            land,
+            pipeline,
+            context,
+            options,
+            runtime,
+            budget,
+            source,
+            schema,
+            layout,
+            partitions: BTreeMap::new(),
+            report,
+            topic_checked: None,
+            trouble: None,
+            probed: Instant::now(),
+            targets: None,
+        }
+    }
+
+    /// Lands the topic until shutdown, or until it has caught up where that was asked for.
+    pub fn run(mut self) -> Report {
+        let group = format!("{}-{}", self.land.group, self.config.topic);
+        let mut consumer = match Consumer::new(&self.pipeline.kafka, &group, &self.config.topic) {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                self.report.stop(error.to_string());
+                return self.report;
+            }
+        };
+        let ended = self.drive(&mut consumer);
+        self.partitions.clear();
+        consumer.close();
+        if let Err(reason) = ended {
+            self.report.stop(reason);
+        }
+        self.report
+    }
+
+    fn drive(&mut self, consumer: &mut Consumer) -> Result<(), String> {
+        loop {
+            if self.context.is_shutdown() {
+                return self.drain(consumer);
+            }
+            self.open_parked(consumer)?;
+            let wait = self.budget_advice(consumer)?;
+            if wait {
+                // Another table is about to make room; reading on would only take more of it.
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+            let poll = consumer.poll(POLL_TIMEOUT);
+            if !poll.rebalances.is_empty() {
+                self.rebalance(&poll.rebalances);
+                continue;
+            }
+            let result = self.process(&poll);
+            drop(poll);
+            match result {
+                Ok(()) => {}
+                Err(Interrupt::Stop(reason)) => return Err(reason),
+                Err(Interrupt::NoSchema(reason)) => self.park_all(consumer, &reason)?,
+            }
+            self.rotate(consumer)?;
+            self.probe(consumer);
+            if self.is_caught_up(consumer)? {
+                return self.stopped().map_or(Ok(()), Err);
+            }
+            self.report.show(&self.partitions, self.trouble.as_deref(), consumer);
+        }
+    }
+
+    fn rebalance(&mut self, rebalances: &[Rebalance]) {
+        for rebalance in rebalances {
+            metrics::LAND_REBALANCES.add(&[&self.pipeline.name, &self.config.topic], 1);
+            // What is open is thrown away with its staged files and its lock: the next owner, who may
+            // be ourselves, reads it again.
+            for (_, partition) in std::mem::take(&mut self.partitions) {
+                if let Partition::Open(open) = partition {
+                    let _ = open.store.empty_staging();
+                }
+            }
+            if let Rebalance::Assigned(found) = rebalance {
+                tracing::info!(topic = %self.config.topic, partitions = ?found, "partitions assigned");
+                self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
+            }
+        }
+        self.report.assigned(!self.partitions.is_empty());
+    }
+
+    /// Opens the partitions whose time has come, and reads from all that are open.
+    fn open_parked(&mut self, consumer: &Consumer) -> Result<(), String> {
+        let now = Instant::now();
+        let mut opened = false;
+        for (id, partition) in &mut self.partitions {
+            let Partition::Parked { until, attempts, .. } = partition else { continue };
+            if *until > now {
+                continue;
+            }
+            let attempts = *attempts;
+            *partition = match Open::new(&self.config, *id, consumer, self.options.accept_loss) {
+                Ok(open) => {
+                    opened = true;
+                    self.topic_checked = Some(Instant::now());
+                    Partition::Open(Box::new(open))
+                }
+                Err(OpenError::Lost(text)) => return Err(text),
+                Err(error) => {
+                    if !matches!(error, OpenError::Locked(_)) {
+                        metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+                    }
+                    Partition::after(error, attempts)
+                }
+            };
+        }
+        if opened {
+            self.read_from_open(consumer);
+        }
+        Ok(())
+    }
+
+    /// Tells the consumer to read what is open, each from its position.
+    fn read_from_open(&mut self, consumer: &Consumer) {
+        let positions: Vec<(i32, i64)> = self.open().map(|(id, open)| (*id, open.position)).collect();
+        if let Err(error) = consumer.assign(&positions) {
+            // The group is about to tell us something else; the rebalance opens everything anew.
+            tracing::debug!(topic = %self.config.topic, "{error}");
+        }
+        for partition in self.partitions.values_mut() {
+            if let Partition::Open(open) = partition {
+                open.at_end = false;
+            }
+        }
+    }
+
+    fn open(&self) -> impl Iterator<Item = (&i32, &Open)> {
+        self.partitions.iter().filter_map(|(id, partition)| match partition {
+            Partition::Open(open) => Some((id, &**open)),
+            _ => None,
+        })
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.partitions.values().find_map(|partition| match partition {
+            Partition::Stopped(reason) => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
+    fn process(&mut self, poll: &Poll<'_>) -> Result<(), Interrupt> {
+        let polled = Instant::now();
+        let now_micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64);
+        for item in poll.items() {
+            match item {
+                Polled::Record(record) => self.record(&record, poll.consumer(), polled, now_micros)?,
+                Polled::End { partition, offset } => {
+                    if let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) {
+                        // Markers of transactions take offsets: the position is past them.
+                        if offset > open.position {
+                            open.position = offset;
+                            open.moved = polled;
+                        }
+                        open.at_end = true;
+                    }
+                }
+                Polled::OutOfRange { partition } => {
+                    // What was read is committed, so that opening anew sees exactly what is lost.
+                    self.commit(partition, poll.consumer()).map_err(Interrupt::Stop)?;
+                    if let Some(found) = self.partitions.get_mut(&partition) {
+                        *found = Partition::new();
+                    }
+                    self.read_from_open(poll.consumer());
+                }
+                Polled::Failed { code, text } => {
+                    tracing::debug!(topic = %self.config.topic, "Kafka: {code}: {text}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn record(
+        &mut self,
+        record: &Record<'_>,
+        consumer: &Consumer,
+        polled: Instant,
+        now_micros: i64,
+    ) -> Result<(), Interrupt> {
+        let Some(Partition::Open(open)) = self.partitions.get_mut(&record.partition) else { return Ok(()) };
+        if record.offset < open.position {
+            return Ok(());
+        }
+        let mut decoded = self.decoder.decode(record.payload);
+        if decoded.is_ok()
+            && self.decoder.unknown_count() > 0
+            && self.source.may_know(&self.config, record.timestamp_ms(), polled)
+        {
+            let names = self.decoder.unknown_names(record.payload.unwrap_or_default());
+            self.learn(&names)?;
+            decoded = self.decoder.decode(record.payload);
+        }
+        let Some(Partition::Open(open)) = self.partitions.get_mut(&record.partition) else { return Ok(()) };
+        let batch = open.batch.get_or_insert_with(|| Batch::new(self.layout.schema.clone(), polled));
+        match decoded {
+            Ok(day) => batch.push(&self.layout, record, &self.decoder, day, now_micros),
+            Err(rejection) => batch.push_dead_letter(&self.config.topic, record, &rejection),
+        }
+        open.position = record.offset + 1;
+        open.at_end = false;
+        open.moved = polled;
+        let full = batch.bytes as u64 >= self.land.rotate_bytes.min(BATCH_BYTES_LIMIT)
+            || batch.files() as u64 >= self.land.max_files;
+        if full {
+            self.commit(record.partition, consumer).map_err(Interrupt::Stop)?;
+        }
+        Ok(())
+    }
+
+    /// Looks the columns up again, for a record holds fields that no column takes.
+    fn learn(&mut self, names: &[String]) -> Result<(), Interrupt> {
+        let mut schema = self.schema.clone();
+        let refreshed = self.runtime.block_on(self.source.refresh(&self.config, &mut schema, names));
+        let wider = refreshed.map_err(|error| match error.is_unavailable() {
+            true => Interrupt::NoSchema(error.to_string()),
+            false => Interrupt::Stop(error.to_string()),
+        })?;
+        if !wider {
+            tracing::warn!(topic = %self.config.topic, fields = ?names, "fields that the source table does not have");
+            return Ok(());
+        }
+        tracing::info!(topic = %self.config.topic, fields = ?names, "the table has new columns");
+        let layout = layout(&schema, &self.config, &self.land);
+        let sources: Vec<Option<usize>> =
+            layout.schema.fields().iter().map(|field| self.layout.schema.index_of(field.name()).ok()).collect();
+        for partition in self.partitions.values_mut() {
+            if let Partition::Open(open) = partition
+                && let Some(batch) = &mut open.batch
+            {
+                batch.widen(layout.schema.clone(), &sources);
+            }
+        }
+        self.decoder = Decoder::new(Plan::new(&schema, &self.config));
+        self.schema = schema;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// Commits what is open and stops reading for a while.
+    fn park_all(&mut self, consumer: &Consumer, reason: &str) -> Result<(), String> {
+        self.commit_all(consumer)?;
+        for partition in self.partitions.values_mut() {
+            if !matches!(partition, Partition::Stopped(_)) {
+                let until = Instant::now() + Duration::from_secs(1);
+                *partition = Partition::Parked { until, attempts: 0, cause: Cause::Failed(reason.to_owned()) };
+            }
+        }
+        self.read_from_open(consumer);
+        Ok(())
+    }
+
+    /// Commits a partition. A failure parks it; the error is one that stops the whole topic.
+    fn commit(&mut self, id: i32, consumer: &Consumer) -> Result<(), String> {
+        if !self.topic_is_ours(id, consumer)? {
+            return Ok(());
+        }
+        let Some(Partition::Open(open)) = self.partitions.get_mut(&id) else { return Ok(()) };
+        if !open.is_dirty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let (committed, result) = open.commit(&self.layout, id);
+        if let Some(committed) = committed {
+            open.last_commit = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|age| age.as_secs());
+            consumer.publish_offsets(&[(id, open.position)]);
+            self.count(&committed, started.elapsed());
+        }
+        if let Err(error) = result {
+            metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                *partition = Partition::after(error.into(), 1);
+            }
+            self.read_from_open(consumer);
+        }
+        Ok(())
+    }
+
+    fn commit_all(&mut self, consumer: &Consumer) -> Result<(), String> {
+        let ids: Vec<i32> = self.open().filter(|(_, open)| open.is_dirty()).map(|(id, _)| *id).collect();
+        ids.into_iter().try_for_each(|id| self.commit(id, consumer))
+    }
+
+    /// Whether the topic is still the one whose records are in the open batch. Where that cannot be
+    /// asked the commit has to wait; where it is another, nothing may be committed any more.
+    fn topic_is_ours(&mut self, id: i32, consumer: &Consumer) -> Result<bool, String> {
+        if self.topic_checked.is_some_and(|checked| checked.elapsed() < TOPIC_CHECK_INTERVAL) {
+            return Ok(true);
+        }
+        let description = match consumer.describe(KAFKA_TIMEOUT) {
+            Ok(description) => description,
+            Err(error) => {
+                self.trouble = Some(error.to_string());
+                return Ok(false);
+            }
+        };
+        self.trouble = None;
+        let found = description.id.to_string();
+        match self.partitions.get(&id) {
+            Some(Partition::Open(open)) if open.topic_id() != found => Err(format!(
+                "topic {} was deleted and made again while it was being landed (its id was {}, now it is {found}): records \
+                 from offset {} of partition {id} on had not landed; start land with --accept-loss to land the new topic \
+                 from its first record",
+                self.config.topic,
+                open.topic_id(),
+                open.committed,
+            )),
+            _ => {
+                self.topic_checked = Some(Instant::now());
+                Ok(true)
+            }
+        }
+    }
+
+    fn count(&mut self, committed: &Committed, duration: Duration) {
+        let labels = [self.pipeline.name.as_str(), self.config.topic.as_str()];
+        metrics::LAND_RECORDS.add(&labels, committed.records);
+        metrics::LAND_ROWS.add(&labels, committed.rows);
+        metrics::LAND_BYTES.add(&labels, committed.bytes);
+        metrics::LAND_FILES.add(&labels, committed.files);
+        metrics::LAND_COMMITS.add(&labels, 1);
+        metrics::LAND_COMMIT_SECONDS.observe(&labels, duration.as_secs_f64());
+        metrics::LAND_UNKNOWN_FIELDS.add(&labels, committed.unknown_fields);
+        if let Some(oldest) = committed.oldest_ms {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+            metrics::LAND_AGE.set(&labels, (now - oldest) as f64 / 1_000.0);
+        }
+        for (reason, count) in &committed.reasons {
+            metrics::LAND_DEAD_LETTERS.add(&[labels[0], labels[1], reason.name()], *count);
+        }
+        self.report.count(committed);
+    }
+
+    /// Commits the batches that are old enough; where the end is asked for, those at the end too.
+    fn rotate(&mut self, consumer: &Consumer) -> Result<(), String> {
+        let age = Duration::from_millis(self.land.rotate_ms);
+        let finishing = self.targets.is_some();
+        let due = |open: &Open| match &open.batch {
+            Some(batch) => batch.opened.elapsed() >= age || (finishing && open.at_end),
+            // No record, but markers: committed too, so that a partition at its end looks it.
+            None => open.is_dirty() && (open.moved.elapsed() >= age || finishing),
+        };
+        let ids: Vec<i32> = self.open().filter(|(_, open)| due(open)).map(|(id, _)| *id).collect();
+        ids.into_iter().try_for_each(|id| self.commit(id, consumer))
+    }
+
+    /// Tells the shared budget what is held, and does what it says. True where reading is to wait.
+    fn budget_advice(&mut self, consumer: &Consumer) -> Result<bool, String> {
+        loop {
+            let held: Vec<(i32, usize)> = self.open().map(|(id, open)| (*id, open.bytes())).collect();
+            let largest = held.iter().copied().max_by_key(|(_, bytes)| *bytes);
+            let total = held.iter().map(|(_, bytes)| bytes).sum();
+            let (all, advice) = self.budget.report(self.index, total, largest.map_or(0, |(_, bytes)| bytes));
+            metrics::LAND_BUFFERED_BYTES.set(&[&self.pipeline.name], all as f64);
+            match (advice, largest) {
+                (Advice::CommitLargest, Some((id, bytes))) if bytes > 0 => {
+                    self.commit(id, consumer)?;
+                    if self.open().any(|(open_id, open)| *open_id == id && open.batch.is_some()) {
+                        // It could not be committed now; reading on would break the bound.
+                        return Ok(true);
+                    }
+                }
+                (Advice::Wait, _) => return Ok(true),
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Where nothing has come for a while: is that the end of the topic, or are the brokers away?
+    fn probe(&mut self, consumer: &Consumer) {
+        const QUIET: Duration = Duration::from_secs(3);
+        let busy = self.open().any(|(_, open)| open.moved.elapsed() < QUIET) && self.trouble.is_none();
+        let interval = if self.trouble.is_some() { Duration::from_secs(1) } else { QUIET };
+        if busy || self.probed.elapsed() < interval {
+            return;
+        }
+        let asked = consumer.describe(Duration::from_secs(3));
+        self.probed = Instant::now();
+        self.trouble = asked.err().map(|error| error.to_string());
+    }
+
+    fn is_caught_up(&mut self, consumer: &Consumer) -> Result<bool, String> {
+        if !self.context.until_caught_up || !*self.context.upstream_done.borrow() {
+            return Ok(false);
+        }
+        if self.targets.is_none() {
+            match end_offsets(consumer) {
+                Ok(targets) => self.targets = Some(targets),
+                Err(error) => {
+                    self.trouble = Some(error.to_string());
+                    return Ok(false);
+                }
+            }
+        }
+        let targets = self.targets.clone().unwrap_or_default();
+        let reached = targets.iter().all(|(id, target)| match self.partitions.get(id) {
+            Some(Partition::Open(open)) => open.committed >= *target && open.batch.is_none(),
+            Some(Partition::Stopped(_)) => true,
+            // Somebody else reads it: what is committed is in the ledger.
+            _ => super::committed_offset(&self.config, *id).is_some_and(|committed| committed >= *target) || *target == 0,
+        });
+        if reached {
+            // Always asked at the end, so that a topic made anew in the last second is noticed.
+            self.topic_checked = None;
+            let open = self.open().next().map(|(id, _)| *id);
+            if let Some(id) = open {
+                return self.topic_is_ours(id, consumer);
+            }
+        }
+        Ok(reached)
+    }
+
+    /// At shutdown: one commit of what is open. What cannot be committed is read again next time.
+    fn drain(&mut self, consumer: &Consumer) -> Result<(), String> {
+        self.commit_all(consumer)?;
+        self.stopped().map_or(Ok(()), Err)
+    }
+}
+
+fn layout(schema: &Schema, config: &LandTable, land: &Land) -> Layout {
+    Layout {
+        topic: config.topic.clone(),
+        schema: columns::arrow_schema(schema, config.overflow_column.as_deref(), config.metadata_columns),
+        key_columns: schema.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect(),
+        overflow: config.overflow_column.is_some(),
+        metadata: config.metadata_columns,
+        compression_level: land.compression_level,
+    }
+}
+
+fn end_offsets(consumer: &Consumer) -> Result<BTreeMap<i32, i64>, ConsumerError> {
+    let partitions = consumer.describe(KAFKA_TIMEOUT)?.partitions;
+    (0..partitions).map(|id| Ok((id, consumer.watermarks(id, KAFKA_TIMEOUT)?.1))).collect()
+}
