@@ -122,7 +122,9 @@ impl Writers {
         let pause = "SELECT pg_sleep(0.02);";
         match dice.roll(6) {
             0 => format!("BEGIN; {insert} {hold} {touch} COMMIT; {pause}"),
-            1 => format!("BEGIN; {insert} SAVEPOINT a; {insert} ROLLBACK TO a; {touch} SAVEPOINT b; {insert} COMMIT; {pause}"),
+            1 => format!(
+                "BEGIN; {insert} SAVEPOINT a; {insert} ROLLBACK TO a; {touch} SAVEPOINT b; {insert} COMMIT; {pause}"
+            ),
             2 => format!("BEGIN; {touch} {hold} ROLLBACK; {pause}"),
             3 => format!("{touch} {pause}"),
             _ => format!("{insert} {pause}"),
@@ -203,7 +205,8 @@ fn compare(db: &Db, messages: &[Message], lake_root: &Path, dead_letter_root: &P
         messages.iter().map(|message| ((i64::from(message.partition), message.offset), message)).collect();
     let landed = lake::read_table(lake_root);
     for row in &landed {
-        let place = (row["_kafka_partition"].as_i64().expect("partition"), row["_kafka_offset"].as_i64().expect("offset"));
+        let place =
+            (row["_kafka_partition"].as_i64().expect("partition"), row["_kafka_offset"].as_i64().expect("offset"));
         *found.entry(place).or_default() += 1;
         let message = by_place.get(&place).unwrap_or_else(|| panic!("{place:?} is in the lake and not in the topic"));
         let json = message.json();

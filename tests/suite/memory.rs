@@ -1,10 +1,7 @@
 //! The capture's memory stays within its bound, whatever the size of a table, a transaction or a row.
 
 use crate::harness::{Run, Test, kafka, run::Exit};
-use std::{
-    collections::HashSet,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const BOUND_MIB: u64 = 256;
@@ -27,7 +24,9 @@ fn wide_rows_and_one_large_transaction_fit_into_the_bound() {
     let test = Test::new();
     let topic = test.topic("wide");
     let db = test.db();
-    db.execute("CREATE TABLE wide (id bigint PRIMARY KEY, filling text, created_at timestamptz NOT NULL DEFAULT now())");
+    db.execute(
+        "CREATE TABLE wide (id bigint PRIMARY KEY, filling text, created_at timestamptz NOT NULL DEFAULT now())",
+    );
     // Half is there at the first load; half comes as one transaction that a poll has to read at once.
     let rows = |from: u64, to: u64| {
         format!("INSERT INTO wide SELECT i, repeat(md5(i::text), 64) FROM generate_series({from}, {to}) i")
@@ -67,7 +66,8 @@ fn a_row_too_large_is_a_dead_letter_and_stops_nothing() {
     assert_eq!(kafka::read_topic(&test.brokers, &topic, true).len(), 90);
     let letters = kafka::read_topic(&test.brokers, &format!("headwater-{}-dead-letters", test.prefix), true);
     assert_eq!(letters.len(), 10);
-    let keys: HashSet<String> = letters.iter().map(|letter| letter.json()["key"].as_str().unwrap_or_default().to_owned()).collect();
+    let keys: HashSet<String> =
+        letters.iter().map(|letter| letter.json()["key"].as_str().unwrap_or_default().to_owned()).collect();
     assert!(keys.contains("10") && keys.contains("100"), "{keys:?}");
     assert!(letters.iter().all(|letter| letter.json()["reason"] == "row_too_large"));
 }

@@ -58,7 +58,9 @@ fn the_short_form_carries_rows_to_dated_parquet() {
     let messages = kafka::read_topic(&test.brokers, &topic, true);
     assert_eq!(messages.len(), 10_000);
     let first = messages.iter().find(|message| message.key.as_deref() == Some(b"7")).expect("row 7");
-    let created = db.value(&format!("SELECT to_char(created_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US') FROM \"{TABLE}\" WHERE order_id = 7"));
+    let created = db.value(&format!(
+        "SELECT to_char(created_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US') FROM \"{TABLE}\" WHERE order_id = 7"
+    ));
     let text = String::from_utf8(first.value.clone().expect("a value")).expect("text");
     let created = created.trim_end_matches('0');
     assert_eq!(
@@ -74,7 +76,8 @@ fn the_short_form_carries_rows_to_dated_parquet() {
     for path in lake::table_files(&lake_root) {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
         assert!(name.starts_with(&format!("part-{topic}-0-")), "{name}");
-        let directory = path.parent().and_then(|parent| parent.file_name()).and_then(|name| name.to_str()).expect("a name");
+        let directory =
+            path.parent().and_then(|parent| parent.file_name()).and_then(|name| name.to_str()).expect("a name");
         assert!(directory.strip_prefix("date=").is_some_and(|day| day <= date.as_str()), "{directory}");
     }
     let rows = lake::read_table(&lake_root);
@@ -106,7 +109,9 @@ fn a_row_stands_in_the_lake_within_ten_seconds_and_sigterm_drains() {
     for round in 1..=3 {
         insert(&db, 99);
         let committed = Instant::now();
-        eventually(Duration::from_secs(10), "the rows in the lake", || lake::read_table(&test.path("lake")).len() == round * 99);
+        eventually(Duration::from_secs(10), "the rows in the lake", || {
+            lake::read_table(&test.path("lake")).len() == round * 99
+        });
         slowest = slowest.max(committed.elapsed());
     }
     println!("slowest of 3 from commit to lake: {:.1} s", slowest.as_secs_f64());

@@ -57,7 +57,8 @@ fn stages_do_not_import_each_other() {
     let found = offences("src", |file, line| {
         let Some(own) = stages.iter().find(|stage| file.starts_with(&format!("src/{stage}/"))) else { return false };
         stages.iter().any(|other| {
-            other != own && (line.contains(&format!("crate::{other}::")) || line.contains(&format!("use crate::{other};")))
+            other != own
+                && (line.contains(&format!("crate::{other}::")) || line.contains(&format!("use crate::{other};")))
         })
     });
     assert_eq!(found, Vec::<String>::new());
@@ -114,7 +115,11 @@ fn tests_wait_on_conditions_and_none_is_ignored() {
 
 #[test]
 fn every_failpoint_is_passed_somewhere() {
-    let sources: String = rust_files("src").into_iter().filter(|(path, _)| !path.ends_with("failpoint.rs")).map(|(_, text)| text).collect();
+    let sources: String = rust_files("src")
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("failpoint.rs"))
+        .map(|(_, text)| text)
+        .collect();
     let missing: Vec<&&str> =
         headwater::failpoint::ALL.iter().filter(|name| !sources.contains(&format!("\"{name}\""))).collect();
     assert_eq!(missing, Vec::<&&str>::new());
