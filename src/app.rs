@@ -86,11 +86,11 @@ impl Report {
     }
 
     pub fn exit_code(&self) -> u8 {
-        let mut failures = self.stages().flat_map(|(_, summary)| &summary.failures).peekable();
-        match failures.peek() {
-            None => exit::DONE,
-            Some(_) if failures.all(|failure| failure.unavailable) => exit::UNAVAILABLE,
-            Some(_) => exit::FAILED,
+        let failures: Vec<&Failure> = self.stages().flat_map(|(_, summary)| &summary.failures).collect();
+        match failures.as_slice() {
+            [] => exit::DONE,
+            failures if failures.iter().all(|failure| failure.unavailable) => exit::UNAVAILABLE,
+            _ => exit::FAILED,
         }
     }
 }

@@ -1,12 +1,10 @@
 //! The command line: what each command takes and prints. The work is done elsewhere.
 
-mod generate;
-
 use crate::{
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo, land, metrics, verify,
+    demo, generate, land, metrics, verify,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -69,7 +67,7 @@ enum Command {
 #[derive(Subcommand)]
 enum GenerateCommand {
     /// Food orders into a table made by db/source/orders.sql.
-    Orders(generate::OrdersArgs),
+    Orders(generate::Options),
 }
 
 #[derive(Args)]
@@ -182,7 +180,13 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Land(args) => run_stages(args, false, true).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(args)) => generate::orders(args).await,
+        Command::Generate(GenerateCommand::Orders(options)) => match generate::orders(options).await {
+            Ok(report) => {
+                println!("{report}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
         Command::Demo(options) => demo::run(options).await,
         Command::Reference => {
             print!("{}", reference_markdown());
@@ -277,18 +281,6 @@ fn print_result<T: Serialize + Display>(result: &T, format: Format) {
     }
 }
 
-/// Turns true at the first SIGTERM or SIGINT.
-fn shutdown_on_signal() -> std::io::Result<tokio::sync::watch::Receiver<bool>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (sender, shutdown) = tokio::sync::watch::channel(false);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        sender.send_replace(true);
-    });
-    Ok(shutdown)
-}
-
 fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("headwater: {error}");
     ExitCode::from(exit::FAILED)
@@ -296,11 +288,14 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 
 /// The part of the README between its `reference` marks.
 pub fn reference_markdown() -> String {
+    let reasons: String = land::reason::Reason::ALL
+        .iter()
+        .map(|reason| format!("| `{}` | {} |\n", reason.name(), reason.meaning()))
+        .collect();
     let codes: String = exit::ALL.iter().map(|(code, meaning)| format!("| {code} | {meaning} |\n")).collect();
     format!(
-        "### Configuration keys\n\n{}\n### Dead-letter reasons\n\n{}\n### Metrics\n\n{}\n### Exit codes\n\n| code | meaning |\n| --- | --- |\n{codes}",
+        "### Configuration keys\n\n{}\n### Dead-letter reasons\n\n| reason | meaning |\n| --- | --- |\n{reasons}\n### Metrics\n\n{}\n### Exit codes\n\n| code | meaning |\n| --- | --- |\n{codes}",
         config::reference_markdown(),
-        land::reason::reference_markdown(),
         metrics::reference_markdown(),
     )
 }

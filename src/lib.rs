@@ -3,15 +3,19 @@
 //! The one invariant: progress is stored in the same atomic commit as the data it vouches for.
 //! See ARCHITECTURE.md for the map.
 
+pub mod app;
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod failpoint;
 pub mod generate;
 pub mod health;
+pub mod http;
 pub mod kafka;
 pub mod lake;
 pub mod land;
 pub mod metrics;
 pub mod postgres;
 pub mod stage;
+pub mod verify;

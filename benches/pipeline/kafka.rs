@@ -90,7 +90,10 @@ pub fn value<'a>(message: &'a BorrowedMessage<'_>) -> &'a [u8] {
 
 /// Whether the first partition of the topic holds anything; false where the topic is not there yet.
 pub fn has_records(brokers: &str, topic: &str) -> bool {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", brokers).set("group.id", "bench-watch").create().expect("consumer");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "bench-watch")
+        .create()
+        .expect("consumer");
     consumer.fetch_watermarks(topic, 0, Duration::from_secs(5)).is_ok_and(|(low, high)| high > low)
 }

@@ -36,7 +36,8 @@ struct Bench {
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |name: &str| chosen.is_empty() || chosen.iter().any(|one| one == name);
-    let number = |name: &str, default: f64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number =
+        |name: &str, default: f64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let scratch = Scratch::new("bench").expect("a directory for the bench");
     let postgres = PostgresOptions {
         settings: [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("autovacuum", "off")]
@@ -44,7 +45,8 @@ fn main() {
             .into(),
         ..PostgresOptions::default()
     };
-    let broker = KafkaOptions { java_options: ["-Xms1g", "-Xmx1g"].map(str::to_owned).into(), ..KafkaOptions::default() };
+    let broker =
+        KafkaOptions { java_options: ["-Xms1g", "-Xmx1g"].map(str::to_owned).into(), ..KafkaOptions::default() };
     println!("starting PostgreSQL and Kafka");
     let servers = Servers::start(scratch.path(), postgres, broker).expect("servers");
     let bench = Bench { servers, scratch, runs: number("RUNS", 3.0) as usize, scale: number("SCALE", 1.0) };
@@ -84,10 +86,12 @@ impl Bench {
 
     async fn database(&self) -> Client {
         let config = self.servers.postgres.config("postgres");
-        let (client, connection) =
-            tokio_postgres::connect(&format!("host={} port={} user=postgres dbname=postgres", config.host, config.port), NoTls)
-                .await
-                .expect("a connection to the bench's PostgreSQL");
+        let (client, connection) = tokio_postgres::connect(
+            &format!("host={} port={} user=postgres dbname=postgres", config.host, config.port),
+            NoTls,
+        )
+        .await
+        .expect("a connection to the bench's PostgreSQL");
         tokio::spawn(connection);
         client
     }
@@ -142,10 +146,12 @@ impl Bench {
             ))
             .await
             .unwrap_or_else(|error| panic!("rows: {error:?}"));
-        let (mut ceiling_read, mut ceiling_write, mut rates, mut cpus, mut memories) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut ceiling_read, mut ceiling_write, mut rates, mut cpus, mut memories) =
+            (vec![], vec![], vec![], vec![], vec![]);
         for run in 0..self.runs {
             let start = Instant::now();
-            let mut rows = pin!(client.copy_out(&format!("COPY {TABLE} TO STDOUT (FORMAT binary)")).await.expect("copy"));
+            let mut rows =
+                pin!(client.copy_out(&format!("COPY {TABLE} TO STDOUT (FORMAT binary)")).await.expect("copy"));
             while let Some(part) = futures_util::StreamExt::next(&mut rows).await {
                 part.expect("copy data");
             }
@@ -221,7 +227,9 @@ impl Bench {
     /// Inserts a first row and waits until a committed reader sees it, so that start-up is not measured.
     async fn wait_for_topic(&self, client: &Client, topic: &str, rows: u64) {
         client
-            .batch_execute(&format!("INSERT INTO {TABLE} (customer_name, amount) SELECT 'warm', 1 FROM generate_series(1, {rows})"))
+            .batch_execute(&format!(
+                "INSERT INTO {TABLE} (customer_name, amount) SELECT 'warm', 1 FROM generate_series(1, {rows})"
+            ))
             .await
             .expect("insert");
         let (brokers, topic) = (self.servers.kafka.brokers(), topic.to_owned());
@@ -273,12 +281,16 @@ impl Bench {
     /// (d)
     async fn delay(&self) {
         let seconds = (60.0 * self.scale).max(5.0);
-        println!("\n(d) delay from insert to a committed reader of Kafka, 1,000 commits/s, poll every 100 ms, {seconds:.0} s");
+        println!(
+            "\n(d) delay from insert to a committed reader of Kafka, 1,000 commits/s, poll every 100 ms, {seconds:.0} s"
+        );
         let (mut p50s, mut p99s, mut paces, mut memories, mut cpus) = (vec![], vec![], vec![], vec![], vec![]);
         for run in 0..self.runs {
             let client = self.fresh_table().await;
             client
-                .batch_execute(&format!("ALTER TABLE {TABLE} ALTER created_at SET DEFAULT clock_timestamp() AT TIME ZONE 'UTC'"))
+                .batch_execute(&format!(
+                    "ALTER TABLE {TABLE} ALTER created_at SET DEFAULT clock_timestamp() AT TIME ZONE 'UTC'"
+                ))
                 .await
                 .expect("default");
             let topic = format!("d{run}");
@@ -291,10 +303,15 @@ impl Bench {
                 let consumer = kafka::reader(&brokers, &topic, 1);
                 let mut delays = Vec::new();
                 while !stopped.load(Ordering::Relaxed) {
-                    if let Some(Ok(message)) = rdkafka::consumer::BaseConsumer::poll(&consumer, Duration::from_millis(200)) {
+                    if let Some(Ok(message)) =
+                        rdkafka::consumer::BaseConsumer::poll(&consumer, Duration::from_millis(200))
+                    {
                         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("clock").as_micros() as i64;
-                        let row: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
-                        let created = chrono::DateTime::parse_from_rfc3339(row["created_at"].as_str().unwrap_or_default()).expect("time");
+                        let row: serde_json::Value =
+                            serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
+                        let created =
+                            chrono::DateTime::parse_from_rfc3339(row["created_at"].as_str().unwrap_or_default())
+                                .expect("time");
                         delays.push((now - created.timestamp_micros()) as f64 / 1000.0);
                     }
                 }

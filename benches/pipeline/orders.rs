@@ -2,7 +2,8 @@
 
 const FIRST: [&str; 8] = ["John", "Asha", "Maria", "Wei", "Omar", "Lena", "Ravi", "Zoë"];
 const LAST: [&str; 7] = ["Doe", "Patel", "Garcia", "Chen", "Haddad", "Schmidt", "Iyer"];
-const RESTAURANT: [&str; 6] = ["Burger Junction", "Pizza Palace", "Curry House", "Sushi Corner", "Taco Town", "Café \\\"Sol\\\""];
+const RESTAURANT: [&str; 6] =
+    ["Burger Junction", "Pizza Palace", "Curry House", "Sushi Corner", "Taco Town", "Café \\\"Sol\\\""];
 const ITEM: [&str; 6] = ["Veg Burger", "Margherita Pizza", "Paneer Tikka", "Salmon Roll", "Beef Taco", "Ramen"];
 const STATUS: [&str; 4] = ["PLACED", "PREPARING", "DELIVERED", "CANCELLED"];
 const DAYS: u64 = 30;

@@ -211,6 +211,10 @@ impl Collector {
         self.excused.insert(key.to_owned());
     }
 
+    pub fn is_excused(&self, key: &str) -> bool {
+        self.excused.contains(key)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.errors.is_empty()
     }

@@ -27,6 +27,9 @@ pub fn build(
         tables.extend(short_form(root, captured, errors, claims));
     }
     for table in land.items("tables") {
+        if !captures_are_right(root, captured) {
+            errors.excuse(&table.path_of("source"));
+        }
         tables.extend(general_form(&table, captured, errors, claims));
     }
     if tables.is_empty() {
@@ -64,7 +67,7 @@ fn short_form(
     }
     let (path, topic) = (PathBuf::from(path?), topic?);
     let schema = captured_schema(captured, &topic);
-    if schema.is_none() && !root.section("postgres").has("table") {
+    if schema.is_none() && captures_are_right(root, captured) {
         let rule = "needs the columns of its topic: give postgres.table, or land it in land.tables with source";
         datalake.add(errors, "path", Problem::Rule(rule.into()));
     }
@@ -162,6 +165,15 @@ fn schema_of(
         table.missing(errors, "source", why);
     }
     schema
+}
+
+/// Whether every capture of the file came through its checks. If not, a topic without a table may
+/// be the fault of the table.
+fn captures_are_right(root: &Section, captured: &[CaptureTable]) -> bool {
+    let capture = root.section("capture");
+    let short = usize::from(root.section("postgres").has("table"));
+    let is_list = !capture.has("tables") || capture.is_list("tables");
+    is_list && captured.len() == short + capture.items("tables").len()
 }
 
 fn captured_schema(captured: &[CaptureTable], topic: &str) -> Option<LandSchema> {

@@ -85,7 +85,7 @@ pub fn load_text(path: &Path, text: &str, environment: &Environment) -> Result<C
 
 fn build(root: &Node, path: &Path, errors: &mut Collector) -> Option<Config> {
     let top = Section::root(root);
-    tenants::check_placeholders(root, top.has("tenants"), errors);
+    tenants::check_placeholders(root, tenants::is_template(&top, errors), errors);
     let tenants = tenants::names(&top, errors);
     let name = top.text("pipeline").unwrap_or_else(|| name_of(path));
     let mut claims = Claims::default();

@@ -13,6 +13,13 @@ pub fn build(postgres: &Section, errors: &mut Collector) -> Option<Postgres> {
         Some(url) => jdbc::parse(&url).ok()?,
         None => JdbcUrl::default(),
     };
+    // What a URL that cannot be read would have said is not to be called missing.
+    let is_wrong = postgres.has("jdbc_url") && postgres.text("jdbc_url").is_none();
+    if is_wrong || errors.is_excused(&postgres.path_of("jdbc_url")) {
+        for name in ["host", "db", "user"] {
+            errors.excuse(&postgres.path_of(name));
+        }
+    }
     // A URL that names no host means this machine, as with the driver.
     let default_host = postgres.has("jdbc_url").then(|| "localhost".to_owned());
     let host = agree(postgres, "host", url.host, errors).or(default_host);

@@ -160,6 +160,10 @@ impl<'a> Section<'a> {
         items.iter().filter_map(text).collect()
     }
 
+    pub fn is_list(&self, name: &str) -> bool {
+        matches!(self.given(name), Some(Node { value: Value::List(_), .. }))
+    }
+
     pub fn is_empty_list(&self, name: &str) -> bool {
         matches!(self.given(name), Some(Node { value: Value::List(items), .. }) if items.is_empty())
     }

@@ -21,6 +21,10 @@ pub fn names(top: &Section, errors: &mut Collector) -> Vec<String> {
     if top.has("tenants") && top.is_empty_list("tenants") {
         top.add(errors, "tenants", Problem::Rule("is empty: name a tenant, or remove the key".into()));
     }
+    if names.is_empty() && is_template(top, errors) {
+        // So that the rest of the template is checked all the same.
+        names.push("tenant".to_owned());
+    }
     names
 }
 
@@ -33,6 +37,11 @@ pub fn expand(root: &Node, tenant: &str) -> Node {
         }
     });
     root
+}
+
+/// Whether the file asks for tenants, rightly or wrongly.
+pub fn is_template(top: &Section, errors: &Collector) -> bool {
+    top.has("tenants") || errors.is_excused("tenants")
 }
 
 const TENANT: &str = "{tenant}";

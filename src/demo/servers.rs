@@ -76,7 +76,7 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> ServerError + '_ {
 }
 
 /// The last lines of a log, for an error message.
-fn log_tail(path: &Path) -> String {
+pub(super) fn log_tail(path: &Path) -> String {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -1,6 +1,6 @@
 //! Rows of the past, by COPY.
 
-use super::{Bulk, GenerateError, Options, Orders, add, write_error};
+use super::{Bulk, GenerateError, Job, Orders, add, write_error};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
@@ -12,18 +12,18 @@ use std::{
 
 const PIECE_BYTES: usize = 256 * 1024;
 
-pub(super) async fn run(options: &Options, bulk: &Bulk) -> Result<(), GenerateError> {
-    let client = crate::postgres::connect(&options.postgres).await?;
+pub(super) async fn run(job: &Job, bulk: &Bulk) -> Result<(), GenerateError> {
+    let client = crate::postgres::connect(&job.postgres).await?;
     let copy = format!(
         "COPY {} (customer_name, restaurant_name, item, amount, order_status, created_at) FROM STDIN",
-        options.target()
+        job.target()
     );
-    let failed = write_error(options);
-    let mut orders = Orders::new(options.seed, options.bad_share);
+    let failed = write_error(job);
+    let mut orders = Orders::new(job.seed, job.bad_share);
     let times = Times { end: Utc::now(), days: bulk.days, rows: bulk.rows };
-    let mut shown = Shown::new(options.progress_bar, bulk.rows);
+    let mut shown = Shown::new(job.progress_bar, bulk.rows);
     let mut row = 0;
-    while row < bulk.rows && !*options.shutdown.borrow() {
+    while row < bulk.rows && !*job.shutdown.borrow() {
         let end = (row + bulk.transaction_rows).min(bulk.rows);
         let (first, mut bad) = (row, 0);
         let mut sink = pin!(client.copy_in::<_, Bytes>(&copy).await.map_err(&failed)?);
@@ -50,7 +50,7 @@ pub(super) async fn run(options: &Options, bulk: &Bulk) -> Result<(), GenerateEr
         }
         sink.send(piece.freeze()).await.map_err(&failed)?;
         sink.finish().await.map_err(&failed)?;
-        let counts = &options.progress.counts;
+        let counts = &job.progress.counts;
         add(&counts.inserted, (row - first) as usize);
         add(&counts.bad, bad);
         add(&counts.transactions, 1);

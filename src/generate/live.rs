@@ -1,6 +1,6 @@
 //! Rows of the present: many small transactions, some of them held open while others commit.
 
-use super::{GenerateError, Live, Options, Order, Orders, Progress, add, write_error};
+use super::{GenerateError, Job, Live, Order, Orders, Progress, add, write_error};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -16,22 +16,21 @@ const TRANSACTIONS_PER_SECOND: f64 = 100.0;
 /// Orders that a status update may choose from.
 const RECENT: usize = 20_000;
 
-pub(super) async fn run(options: &Options, live: &Live) -> Result<(), GenerateError> {
-    let failed = write_error(options);
-    let session = Arc::new(Session::open(options).await?);
-    let update = session.client.prepare(&update_sql(&options.target(), live.keep_watermark)).await.map_err(&failed)?;
+pub(super) async fn run(job: &Job, live: &Live) -> Result<(), GenerateError> {
+    let failed = write_error(job);
+    let session = Arc::new(Session::open(job).await?);
+    let update = session.client.prepare(&update_sql(&job.target(), live.keep_watermark)).await.map_err(&failed)?;
     let recent: Recent = Arc::default();
-    let mut orders = Orders::new(options.seed, options.bad_share);
-    let mut late = Late::new(options.clone(), recent.clone());
+    let mut orders = Orders::new(job.seed, job.bad_share);
+    let mut late = Late::new(job.clone(), recent.clone());
     let mut due = Due { inserts: 0, late: 0.0, updates: 0.0 };
-    let mut shutdown = options.shutdown.clone();
     let started = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / TRANSACTIONS_PER_SECOND));
     let mut logged = Instant::now();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            down = shutdown.wait_for(|down| *down) => if down.is_ok() { break } else { ticks.tick().await; }
+        ticks.tick().await;
+        if *job.shutdown.borrow() {
+            break;
         }
         late.check()?;
         let elapsed = started.elapsed().as_secs_f64();
@@ -51,7 +50,7 @@ pub(super) async fn run(options: &Options, live: &Live) -> Result<(), GenerateEr
             due.late += rows as f64 * live.late_share;
             let hold = Duration::from_millis(1 + orders.random().below(live.late_ms.max(1)));
             if due.late < rows as f64 || !late.try_start(&batch, hold, roll_back) {
-                session.insert(&batch, None, roll_back, &options.progress, &recent).await.map_err(&failed)?;
+                session.insert(&batch, None, roll_back, &job.progress, &recent).await.map_err(&failed)?;
             } else {
                 due.late -= rows as f64;
             }
@@ -61,13 +60,13 @@ pub(super) async fn run(options: &Options, live: &Live) -> Result<(), GenerateEr
             due.updates -= updates as f64;
             let ids = pick(&recent, updates, orders.random());
             let changed = session.client.execute(&update, &[&ids]).await.map_err(&failed)?;
-            let counts = &options.progress.counts;
+            let counts = &job.progress.counts;
             add(&counts.updated, changed as usize);
             add(&counts.transactions, 1);
         }
         if logged.elapsed() >= Duration::from_secs(10) {
             logged = Instant::now();
-            let report = options.progress.report(started.elapsed());
+            let report = job.progress.report(started.elapsed());
             tracing::info!(inserted = report.inserted, updated = report.updated, "generating");
         }
         if live.rows.is_some_and(|limit| due.inserts >= limit) || (ended && due.inserts >= wanted) {
@@ -116,16 +115,16 @@ struct Session {
 }
 
 impl Session {
-    async fn open(options: &Options) -> Result<Session, GenerateError> {
-        let client = crate::postgres::connect(&options.postgres).await?;
+    async fn open(job: &Job) -> Result<Session, GenerateError> {
+        let client = crate::postgres::connect(&job.postgres).await?;
         let insert = format!(
             "INSERT INTO {} (customer_name, restaurant_name, item, amount, order_status)
              SELECT customer, restaurant, item, amount::numeric, 'PLACED'
              FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS o (customer, restaurant, item, amount)
              RETURNING order_id",
-            options.target()
+            job.target()
         );
-        let insert = client.prepare(&insert).await.map_err(write_error(options))?;
+        let insert = client.prepare(&insert).await.map_err(write_error(job))?;
         Ok(Session { client, insert })
     }
 
@@ -174,7 +173,7 @@ impl Session {
 
 /// The transactions that are held open, each on a connection of its own.
 struct Late {
-    options: Options,
+    job: Job,
     recent: Recent,
     free: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Session>>>,
@@ -182,26 +181,22 @@ struct Late {
 }
 
 impl Late {
-    fn new(options: Options, recent: Recent) -> Self {
+    fn new(job: Job, recent: Recent) -> Self {
         let free = Arc::new(Semaphore::new(LATE_SESSIONS));
-        Late { options, recent, free, idle: Arc::default(), tasks: JoinSet::new() }
+        Late { job, recent, free, idle: Arc::default(), tasks: JoinSet::new() }
     }
 
     /// Starts a transaction with these rows, unless too many are open.
     fn try_start(&mut self, batch: &[Order], hold: Duration, roll_back: bool) -> bool {
         let Ok(permit) = self.free.clone().try_acquire_owned() else { return false };
-        let (options, recent, idle, batch) =
-            (self.options.clone(), self.recent.clone(), self.idle.clone(), batch.to_vec());
+        let (job, recent, idle, batch) = (self.job.clone(), self.recent.clone(), self.idle.clone(), batch.to_vec());
         self.tasks.spawn(async move {
             let pooled = idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
             let session = match pooled {
                 Some(session) => session,
-                None => Session::open(&options).await?,
+                None => Session::open(&job).await?,
             };
-            session
-                .insert(&batch, Some(hold), roll_back, &options.progress, &recent)
-                .await
-                .map_err(write_error(&options))?;
+            session.insert(&batch, Some(hold), roll_back, &job.progress, &recent).await.map_err(write_error(&job))?;
             idle.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(session);
             drop(permit);
             Ok(())

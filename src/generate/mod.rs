@@ -9,8 +9,10 @@
 mod bulk;
 mod content;
 mod live;
+mod options;
 
 pub use content::{Order, Orders, Random, Status};
+pub use options::{Options, postgres_of_url};
 
 use crate::{
     config::model::Postgres,
@@ -32,12 +34,15 @@ pub enum GenerateError {
     Postgres(#[from] PostgresError),
     #[error("{option} is {value}, and must be {constraint}")]
     Option { option: &'static str, value: String, constraint: &'static str },
+    #[error("{text} is no address of a database ({reason}): write postgres://user:password@host:port/database")]
+    Url { text: String, reason: String },
     #[error("writing into {table}: {}", crate::postgres::chain(.source))]
     Write { table: String, source: tokio_postgres::Error },
 }
 
+/// What to write, and where.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct Job {
     pub postgres: Postgres,
     pub schema: Option<String>,
     /// As PostgreSQL shall store it, unquoted.
@@ -130,6 +135,17 @@ pub struct Report {
     pub rows_per_second: f64,
 }
 
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Report { inserted, updated, bad, late, rolled_back, transactions, seconds, rows_per_second } = self;
+        write!(
+            f,
+            "{inserted} rows inserted ({bad} bad, {late} committed late), {updated} updated, {rolled_back} rolled back, \
+             in {transactions} transactions and {seconds:.1} s: {rows_per_second:.0} rows/s"
+        )
+    }
+}
+
 /// Committed so far. Cheap to clone, shared with the run.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
@@ -168,22 +184,32 @@ fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(count as u64, Ordering::Relaxed);
 }
 
-/// Writes orders until the mode's end or shutdown. What it reports is committed.
+/// Writes orders as the command line says, until they are written or a signal ends it.
 pub async fn orders(options: Options) -> Result<Report, GenerateError> {
-    check(&options)?;
+    let (down, shutdown) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            let _ = down.send(true);
+        }
+        // Held on to, for a closed channel says nothing.
+        std::future::pending::<()>().await;
+    });
+    write(options.job(shutdown)?).await
+}
+
+/// Writes orders until the mode's end or shutdown. What it reports is committed.
+pub async fn write(job: Job) -> Result<Report, GenerateError> {
+    check(&job)?;
     let started = Instant::now();
-    if options.create_table {
-        let client = crate::postgres::connect(&options.postgres).await?;
-        client
-            .batch_execute(&create_sql(options.schema.as_deref(), &options.table))
-            .await
-            .map_err(write_error(&options))?;
+    if job.create_table {
+        let client = crate::postgres::connect(&job.postgres).await?;
+        client.batch_execute(&create_sql(job.schema.as_deref(), &job.table)).await.map_err(write_error(&job))?;
     }
-    match &options.mode {
-        Mode::Bulk(bulk) => bulk::run(&options, bulk).await?,
-        Mode::Live(live) => live::run(&options, live).await?,
+    match &job.mode {
+        Mode::Bulk(bulk) => bulk::run(&job, bulk).await?,
+        Mode::Live(live) => live::run(&job, live).await?,
     }
-    Ok(options.progress.report(started.elapsed()))
+    Ok(job.progress.report(started.elapsed()))
 }
 
 /// `db/source/orders.sql` for a table of that name.
@@ -201,21 +227,21 @@ fn qualified(schema: Option<&str>, table: &str) -> String {
     }
 }
 
-impl Options {
+impl Job {
     fn target(&self) -> String {
         qualified(self.schema.as_deref(), &self.table)
     }
 }
 
-fn write_error(options: &Options) -> impl Fn(tokio_postgres::Error) -> GenerateError + Clone + use<> {
-    let table = options.target();
+fn write_error(job: &Job) -> impl Fn(tokio_postgres::Error) -> GenerateError + Clone + use<> {
+    let table = job.target();
     move |source| GenerateError::Write { table: table.clone(), source }
 }
 
-fn check(options: &Options) -> Result<(), GenerateError> {
+fn check(job: &Job) -> Result<(), GenerateError> {
     let wrong = |option, value: String, constraint| Err(GenerateError::Option { option, value, constraint });
-    let mut shares = vec![("the share of bad rows", options.bad_share)];
-    match &options.mode {
+    let mut shares = vec![("the share of bad rows", job.bad_share)];
+    match &job.mode {
         Mode::Live(live) => {
             shares.push(("the share of late rows", live.late_share));
             shares.push(("the share of rollbacks", live.rollback_share));

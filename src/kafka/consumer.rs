@@ -13,8 +13,7 @@ use super::{
 };
 use crate::config::model::Kafka;
 use rdkafka::{
-    TopicPartitionList,
-    bindings as native,
+    TopicPartitionList, bindings as native,
     client::{Client, ClientContext},
     error::KafkaError as ClientError,
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
@@ -56,10 +55,18 @@ pub enum Rebalance {
 pub enum Polled<'a> {
     Record(Record<'a>),
     /// The end of the partition was met: `offset` is where the next record will stand.
-    End { partition: i32, offset: i64 },
+    End {
+        partition: i32,
+        offset: i64,
+    },
     /// The offset that we want is not in the partition.
-    OutOfRange { partition: i32 },
-    Failed { code: RDKafkaErrorCode, text: String },
+    OutOfRange {
+        partition: i32,
+    },
+    Failed {
+        code: RDKafkaErrorCode,
+        text: String,
+    },
 }
 
 /// A record, borrowed from the client.
@@ -96,12 +103,14 @@ impl Record<'_> {
             }
             loop {
                 let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-                let code =
-                    native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
+                let code = native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
                 if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                     return found;
                 }
-                found.push((CStr::from_ptr(name).to_string_lossy().into_owned(), bytes(value, size).map(<[u8]>::to_vec)));
+                found.push((
+                    CStr::from_ptr(name).to_string_lossy().into_owned(),
+                    bytes(value, size).map(<[u8]>::to_vec),
+                ));
             }
         }
     }
@@ -196,9 +205,8 @@ impl Consumer {
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the array has room for `most` pointers, and each that is filled is destroyed once,
         // by the `Poll`.
-        let taken = unsafe {
-            native::rd_kafka_consume_batch_queue(self.queue.0, timeout_ms, self.messages.as_mut_ptr(), most)
-        };
+        let taken =
+            unsafe { native::rd_kafka_consume_batch_queue(self.queue.0, timeout_ms, self.messages.as_mut_ptr(), most) };
         let rebalances = std::mem::take(&mut *lock(&self.client.context().rebalances));
         let mut poll = Poll { taken: usize::try_from(taken).unwrap_or(0), rebalances, consumer: self };
         if !poll.rebalances.is_empty() {

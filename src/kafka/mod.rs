@@ -5,10 +5,11 @@
 
 pub mod admin;
 pub mod complaint;
-pub mod reach;
-pub mod producer;
-pub mod replay;
 pub mod consumer;
+pub mod producer;
+pub mod reach;
+pub mod reader;
+pub mod replay;
 pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};

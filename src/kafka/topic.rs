@@ -94,11 +94,7 @@ pub fn describe<C: ClientContext>(
         native::rd_kafka_DescribeTopics(rk, topics, options, queue);
         // The request has its own deadline; a little more, so that its error arrives rather than ours.
         let event = native::rd_kafka_queue_poll(queue, timeout_ms.saturating_add(1_000));
-        let result = if event.is_null() {
-            Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT)
-        } else {
-            read(event)
-        };
+        let result = if event.is_null() { Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT) } else { read(event) };
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
         }

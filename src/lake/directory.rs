@@ -51,10 +51,7 @@ mod tests {
         create_synced(&deep).unwrap();
         assert!(deep.is_dir());
         check_same_file_system(root.path(), &deep).unwrap();
-        assert!(matches!(
-            check_same_file_system(root.path(), Path::new("/proc")),
-            Err(LakeError::FileSystems { .. })
-        ));
+        assert!(matches!(check_same_file_system(root.path(), Path::new("/proc")), Err(LakeError::FileSystems { .. })));
     }
 
     #[test]

@@ -226,7 +226,14 @@ mod tests {
     }
 
     fn file(name: &str) -> LedgerFile {
-        LedgerFile { staged: name.into(), root: Root::Table, path: format!("date=x/{name}"), rows: 1, bytes: 2, crc32c: 3 }
+        LedgerFile {
+            staged: name.into(),
+            root: Root::Table,
+            path: format!("date=x/{name}"),
+            rows: 1,
+            bytes: 2,
+            crc32c: 3,
+        }
     }
 
     fn commit(epoch: u64, first: i64, next: i64) -> Record {

@@ -38,8 +38,7 @@ impl Ledger {
             .map_err(LakeError::io("open", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(LakeError::io("read", &path))?;
-        let recovery =
-            ledger::recover(&bytes).map_err(|source| LakeError::Ledger { path: path.clone(), source })?;
+        let recovery = ledger::recover(&bytes).map_err(|source| LakeError::Ledger { path: path.clone(), source })?;
         let mut good = recovery.good;
         let repaired = (|| {
             if good < bytes.len() {

@@ -70,7 +70,9 @@ fn io_message(action: &str, path: &std::path::Path, source: &io::Error) -> Strin
             format!("cannot {action} {path}: the disk is full; landing goes on by itself after room is made")
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            format!("cannot {action} {path}: the file system is read-only; landing goes on by itself when it is writable")
+            format!(
+                "cannot {action} {path}: the file system is read-only; landing goes on by itself when it is writable"
+            )
         }
         io::ErrorKind::PermissionDenied => {
             format!("cannot {action} {path}: permission denied; let the user of this process write there")

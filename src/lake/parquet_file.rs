@@ -39,7 +39,12 @@ pub struct Written {
 
 impl Encoder {
     /// `unique` columns are mostly distinct: a dictionary of them would be built for nothing.
-    pub fn new(schema: SchemaRef, level: i32, unique: &[&str], metadata: &[(&str, String)]) -> Result<Self, ParquetError> {
+    pub fn new(
+        schema: SchemaRef,
+        level: i32,
+        unique: &[&str],
+        metadata: &[(&str, String)],
+    ) -> Result<Self, ParquetError> {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
@@ -51,7 +56,8 @@ impl Encoder {
             ));
         for field in schema.fields() {
             let whole = matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(..));
-            let unique = unique.contains(&field.name().as_str()) || matches!(field.data_type(), DataType::Timestamp(..));
+            let unique =
+                unique.contains(&field.name().as_str()) || matches!(field.data_type(), DataType::Timestamp(..));
             if unique {
                 let path = ColumnPath::from(field.name().as_str());
                 properties = properties.set_column_dictionary_enabled(path.clone(), false);

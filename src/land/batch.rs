@@ -2,8 +2,8 @@
 //! and how it becomes staged files.
 
 use super::{
-    decode::{Decoder, Rejection, Slot},
     dead_letter,
+    decode::{Decoder, Rejection, Slot},
     reason::Reason,
     rows::{ByDate, Rows},
     time,
@@ -144,7 +144,12 @@ impl Batch {
         let keys: Vec<&str> = layout.key_columns.iter().map(String::as_str).collect();
         stage.rows(Root::Table, self.rows, &keys, layout.compression_level)?;
         if let Some(rows) = self.dead_letters {
-            stage.rows(Root::DeadLetters, rows, &["raw_payload", "raw_text", "kafka_offset", "key"], layout.compression_level)?;
+            stage.rows(
+                Root::DeadLetters,
+                rows,
+                &["raw_payload", "raw_text", "kafka_offset", "key"],
+                layout.compression_level,
+            )?;
         }
         stage.sync()?;
         failpoint::hit("land.after_stage").map_err(LakeError::io("write in", store.staging()))?;

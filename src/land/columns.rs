@@ -2,8 +2,8 @@
 
 use super::schema::{Kind, Schema};
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray,
-    TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
+    StringArray, TimestampMicrosecondArray,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, SchemaRef, TimeUnit};
@@ -165,9 +165,9 @@ impl ColumnBuffer {
             (Values::Int64(values), _) => Arc::new(Int64Array::try_new(values.into(), nulls)?),
             (Values::Float(values), _) => Arc::new(Float64Array::try_new(values.into(), nulls)?),
             (Values::Bool(values), _) => Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls)),
-            (Values::Decimal(values), DataType::Decimal128(precision, scale)) => Arc::new(
-                Decimal128Array::try_new(values.into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
-            ),
+            (Values::Decimal(values), DataType::Decimal128(precision, scale)) => {
+                Arc::new(Decimal128Array::try_new(values.into(), nulls)?.with_precision_and_scale(*precision, *scale)?)
+            }
             (Values::Decimal(values), _) => Arc::new(Decimal128Array::try_new(values.into(), nulls)?),
             (Values::Bytes(mut ends, bytes), data_type) => {
                 ends.insert(0, 0);

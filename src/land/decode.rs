@@ -62,10 +62,10 @@ impl Plan {
     /// `schema` has passed [`Schema::check`] for the table.
     pub fn new(schema: &Schema, table: &LandTable) -> Self {
         let index = |name: &String| schema.columns.iter().position(|column| column.name == *name);
-        let fields = schema.columns.iter().map(|column| Field {
-            column: column.clone(),
-            quoted: format!("\"{}\"", column.name).into_bytes(),
-        });
+        let fields = schema
+            .columns
+            .iter()
+            .map(|column| Field { column: column.clone(), quoted: format!("\"{}\"", column.name).into_bytes() });
         Plan {
             by_name: schema.columns.iter().enumerate().map(|(i, c)| (c.name.clone().into_bytes(), i)).collect(),
             date: index(&table.date_column).unwrap_or(0),
@@ -95,7 +95,12 @@ pub struct Decoder {
 
 impl Decoder {
     pub fn new(plan: Plan) -> Self {
-        Decoder { slots: vec![Slot::Missing; plan.fields.len()], plan, scratch: Scratch::default(), unknown: Vec::new() }
+        Decoder {
+            slots: vec![Slot::Missing; plan.fields.len()],
+            plan,
+            scratch: Scratch::default(),
+            unknown: Vec::new(),
+        }
     }
 
     /// The values of the record decoded last, in the order of the schema's columns.
@@ -114,7 +119,8 @@ impl Decoder {
 
     /// Names of the last record's fields that no column takes.
     pub fn unknown_names(&self, payload: &[u8]) -> Vec<String> {
-        let name = |unknown: &Unknown| String::from_utf8_lossy(unknown.key.of(payload, &self.scratch.bytes)).into_owned();
+        let name =
+            |unknown: &Unknown| String::from_utf8_lossy(unknown.key.of(payload, &self.scratch.bytes)).into_owned();
         self.unknown.iter().map(name).collect()
     }
 
@@ -500,8 +506,7 @@ mod tests {
 
     #[test]
     fn wrong_types_for_each_field() {
-        let values =
-            ["1", "1.5", "true", "\"x\"", "[]", "{}", "[1]", "\"2025-01-15\"", "\"2025-01-15T12:24:00Z\""];
+        let values = ["1", "1.5", "true", "\"x\"", "[]", "{}", "[1]", "\"2025-01-15\"", "\"2025-01-15T12:24:00Z\""];
         let fitting = |field: &str| match field {
             "order_id" => vec!["1"],
             "item" => vec!["\"x\"", "\"2025-01-15\"", "\"2025-01-15T12:24:00Z\""],

@@ -232,9 +232,9 @@ impl<'a> Scanner<'a> {
         let found = &mut keys[first..];
         let twice = match found.len() {
             0 | 1 => false,
-            count @ 2..=8 => (1..count).any(|i| {
-                found[..i].iter().any(|earlier| earlier.of(text, bytes) == found[i].of(text, bytes))
-            }),
+            count @ 2..=8 => {
+                (1..count).any(|i| found[..i].iter().any(|earlier| earlier.of(text, bytes) == found[i].of(text, bytes)))
+            }
             _ => {
                 found.sort_unstable_by(|a, b| a.of(text, bytes).cmp(b.of(text, bytes)));
                 found.windows(2).any(|pair| pair[0].of(text, bytes) == pair[1].of(text, bytes))
@@ -433,7 +433,23 @@ mod tests {
         for good in ["0", "-0", "1", "10", "1.5", "-1.5e10", "1E+5", "1e-5", "0.0", "0e0"] {
             assert!(scan(good).is_ok(), "{good}");
         }
-        for bad in ["-", "01", "+1", ".5", "1.", "1e", "1e+", "1.e5", "0x10", "NaN", "Infinity", "-Infinity", "1_000", "--1", "1..2"] {
+        for bad in [
+            "-",
+            "01",
+            "+1",
+            ".5",
+            "1.",
+            "1e",
+            "1e+",
+            "1.e5",
+            "0x10",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "1_000",
+            "--1",
+            "1..2",
+        ] {
             assert!(scan(bad).is_err(), "{bad}");
         }
     }

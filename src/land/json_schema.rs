@@ -40,7 +40,12 @@ impl Reader<'_> {
     }
 
     /// The object at `place`, whose keywords are all among `known` or annotations.
-    fn object<'v>(&self, value: &'v Value, place: &str, known: &[&str]) -> Result<&'v Map<String, Value>, JsonSchemaError> {
+    fn object<'v>(
+        &self,
+        value: &'v Value,
+        place: &str,
+        known: &[&str],
+    ) -> Result<&'v Map<String, Value>, JsonSchemaError> {
         let Some(object) = value.as_object() else { return self.invalid(place, "must be an object") };
         let strange = object.keys().find(|key| !known.contains(&key.as_str()) && !ANNOTATIONS.contains(&key.as_str()));
         match strange {
@@ -120,7 +125,9 @@ impl Reader<'_> {
         let naive_is_utc = match property.get("x-naive-utc") {
             None => false,
             Some(Value::Bool(naive)) if format == Some("date-time") => *naive,
-            Some(_) => return self.invalid(place, "x-naive-utc must be true or false, beside the format \"date-time\""),
+            Some(_) => {
+                return self.invalid(place, "x-naive-utc must be true or false, beside the format \"date-time\"");
+            }
         };
         let decimal = property.get("x-decimal");
         if decimal.is_some() && kind != "number" {
@@ -155,7 +162,8 @@ impl Reader<'_> {
     }
 
     fn strings(&self, value: &Value, place: &str) -> Result<Vec<String>, JsonSchemaError> {
-        let strings = value.as_array().and_then(|values| values.iter().map(|v| v.as_str().map(str::to_owned)).collect());
+        let strings =
+            value.as_array().and_then(|values| values.iter().map(|v| v.as_str().map(str::to_owned)).collect());
         match strings {
             Some(strings) => Ok(strings),
             None => self.invalid(place, "must be an array of strings"),

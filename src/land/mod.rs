@@ -112,8 +112,7 @@ async fn run_table(
     let name = pipeline.name.clone();
     let (send, receive) = tokio::sync::oneshot::channel();
     let spawned = std::thread::Builder::new().name("land".to_owned()).spawn(move || {
-        let table =
-            table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
+        let table = table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
         // The receiver is gone only when the whole process is going.
         let _ = send.send(table.run().into_summary());
     });
@@ -179,7 +178,8 @@ enum NotReady {
 }
 
 async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> Result<schema::Schema, NotReady> {
-    let sort = |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
+    let sort =
+        |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
     let (kafka, name) = (pipeline.kafka.clone(), table.topic.clone());
     match tokio::task::spawn_blocking(move || topic::find(&kafka, &name)).await {
         Ok(Ok(_)) => {}

@@ -72,7 +72,8 @@ fn exponent_of(text: &[u8]) -> i64 {
         [b'+', rest @ ..] => (1, rest),
         text => (1, text),
     };
-    let value = text.iter().fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    let value =
+        text.iter().fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
     // Far beyond any column, and far from overflow in what follows.
     sign * value.min(1 << 40)
 }
@@ -131,7 +132,8 @@ fn short_decimal(text: &[u8], precision: u8, scale: i8) -> Option<i128> {
 
 /// Which of the two is wrong with a number of more than 38 significant digits.
 fn too_long(text: &[u8], precision: u8, scale: i8) -> NumberError {
-    let whole = text.iter().skip_while(|byte| matches!(byte, b'-' | b'0')).take_while(|byte| byte.is_ascii_digit()).count();
+    let whole =
+        text.iter().skip_while(|byte| matches!(byte, b'-' | b'0')).take_while(|byte| byte.is_ascii_digit()).count();
     let room = i64::from(precision) - i64::from(scale);
     if whole as i64 > room { NumberError::TooLarge } else { NumberError::TooPrecise }
 }
@@ -140,7 +142,8 @@ fn too_long(text: &[u8], precision: u8, scale: i8) -> NumberError {
 pub fn whole(text: &[u8]) -> Result<i64, NumberError> {
     if text.len() <= 18 && text.iter().skip(usize::from(text[0] == b'-')).all(u8::is_ascii_digit) {
         let negative = text[0] == b'-';
-        let value = text[usize::from(negative)..].iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
+        let value =
+            text[usize::from(negative)..].iter().fold(0_i64, |value, digit| value * 10 + i64::from(digit - b'0'));
         return Ok(if negative { -value } else { value });
     }
     i64::try_from(decimal(text, 38, 0)?).map_err(|_| NumberError::TooLarge)

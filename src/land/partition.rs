@@ -23,7 +23,11 @@ const BACKOFF_LAST: Duration = Duration::from_secs(10);
 
 pub enum Partition {
     /// Not read now, to be opened at `until`.
-    Parked { until: Instant, attempts: u32, cause: Cause },
+    Parked {
+        until: Instant,
+        attempts: u32,
+        cause: Cause,
+    },
     Open(Box<Open>),
     /// Until somebody acts; the text says what.
     Stopped(String),
@@ -59,7 +63,9 @@ impl Partition {
     pub fn after(error: OpenError, attempts: u32) -> Self {
         let now = Instant::now();
         match error {
-            OpenError::Locked(text) => Partition::Parked { until: now + LOCK_INTERVAL, attempts: 0, cause: Cause::Lock(text) },
+            OpenError::Locked(text) => {
+                Partition::Parked { until: now + LOCK_INTERVAL, attempts: 0, cause: Cause::Lock(text) }
+            }
             OpenError::Lost(text) => Partition::Stopped(text),
             OpenError::Lake(error) if !error.is_retriable() => Partition::Stopped(error.to_string()),
             error => Partition::Parked {
@@ -133,7 +139,8 @@ impl Open {
         let description = consumer.describe(KAFKA_TIMEOUT).map_err(ConsumerError::from)?;
         let (low, high) = consumer.watermarks(partition, KAFKA_TIMEOUT)?;
         let held = Held { topic_id: description.id.to_string(), low, high };
-        let (offset, generation, accepted) = match resume(&table.topic, partition, store.progress(), &held, accept_loss) {
+        let (offset, generation, accepted) = match resume(&table.topic, partition, store.progress(), &held, accept_loss)
+        {
             Resume::At { offset, generation, accepted } => (offset, generation, accepted),
             Resume::Lost(text) => return Err(OpenError::Lost(text)),
         };

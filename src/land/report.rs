@@ -114,9 +114,9 @@ fn state(partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>, assigned:
     match (failing, waiting) {
         (Some(reason), _) => State::Failing(reason),
         (None, Some(reason)) => State::Waiting(reason),
-        (None, None) if !assigned => {
-            State::Waiting("no partition is assigned to this process; others of its consumer group may have them all".to_owned())
-        }
+        (None, None) if !assigned => State::Waiting(
+            "no partition is assigned to this process; others of its consumer group may have them all".to_owned(),
+        ),
         (None, None) if at_end => State::CaughtUp,
         (None, None) => State::Progressing,
     }

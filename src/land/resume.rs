@@ -83,7 +83,9 @@ mod tests {
 
     #[test]
     fn stops_where_records_are_gone_until_that_is_accepted() {
-        for (next, id, accepted) in [(9, "old", at(10, 2, true)), (21, "old", at(10, 3, true)), (15, "new", at(10, 3, true))] {
+        for (next, id, accepted) in
+            [(9, "old", at(10, 2, true)), (21, "old", at(10, 3, true)), (15, "new", at(10, 3, true))]
+        {
             let Resume::Lost(text) = decide(next, id, 10, 20, false) else { panic!("{next} {id}") };
             assert!(text.contains("--accept-loss") && text.contains(&next.to_string()), "{text}");
             assert_eq!(decide(next, id, 10, 20, true), accepted);

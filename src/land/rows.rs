@@ -23,7 +23,8 @@ pub struct Rows {
 
 impl Rows {
     pub fn new(schema: SchemaRef) -> Self {
-        let columns: Vec<_> = schema.fields().iter().map(|field| ColumnBuffer::new(field.data_type().clone())).collect();
+        let columns: Vec<_> =
+            schema.fields().iter().map(|field| ColumnBuffer::new(field.data_type().clone())).collect();
         let row_bytes = columns.iter().map(ColumnBuffer::row_bytes).sum::<usize>() + 4;
         Rows { schema, columns, row_bytes, days: Vec::new(), counts: BTreeMap::new(), last: None }
     }

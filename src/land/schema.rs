@@ -24,9 +24,14 @@ pub enum Kind {
     Whole,
     Float,
     Bool,
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     /// Microseconds, UTC.
-    Timestamp { naive_is_utc: bool },
+    Timestamp {
+        naive_is_utc: bool,
+    },
     Date,
     Text(TextRule),
 }
@@ -97,7 +102,9 @@ pub enum SchemaError {
     NoColumn { key: &'static str, column: String, topic: String, known: String },
     #[error("date_column {column:?} of topic {topic} is neither a timestamp nor a date")]
     NotADate { column: String, topic: String },
-    #[error("column {column:?} of topic {topic} has the name of a column that land adds itself: leave it out of columns")]
+    #[error(
+        "column {column:?} of topic {topic} has the name of a column that land adds itself: leave it out of columns"
+    )]
     Reserved { column: String, topic: String },
 }
 
@@ -116,7 +123,8 @@ impl Schema {
                 || land.not_null.contains(&column.name)
                 || land.non_negative.contains(&column.name)
         };
-        let columns = found.columns.iter().filter(|column| wanted(column)).map(|column| Schema::column(found, column, land));
+        let columns =
+            found.columns.iter().filter(|column| wanted(column)).map(|column| Schema::column(found, column, land));
         Schema { columns: columns.collect() }
     }
 

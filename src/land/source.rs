@@ -76,7 +76,12 @@ impl Source {
 
     /// Reads the catalogue again, and adds what is new to `schema`; fields that a record holds are
     /// added even where the configuration does not list them. True where something was new.
-    pub async fn refresh(&mut self, land: &LandTable, schema: &mut Schema, fields: &[String]) -> Result<bool, SourceError> {
+    pub async fn refresh(
+        &mut self,
+        land: &LandTable,
+        schema: &mut Schema,
+        fields: &[String],
+    ) -> Result<bool, SourceError> {
         if let Some((read, _)) = self.read {
             tokio::time::sleep(READ_INTERVAL.saturating_sub(read.elapsed())).await;
         }

@@ -1,12 +1,12 @@
 //! Orders as `generate` writes them.
 
 use crate::harness::{Test, block_on};
-use headwater::generate::{Bulk, Live, Mode, Options, Progress, Report, orders};
+use headwater::generate::{Bulk, Job, Live, Mode, Progress, Report, write};
 use tokio::sync::watch;
 
 fn generate(test: &Test, table: &str, mode: Mode) -> Report {
     let (_running, shutdown) = watch::channel(false);
-    let options = Options {
+    let job = Job {
         postgres: test.postgres.clone(),
         schema: None,
         table: table.to_owned(),
@@ -18,7 +18,7 @@ fn generate(test: &Test, table: &str, mode: Mode) -> Report {
         progress_bar: false,
         progress: Progress::default(),
     };
-    block_on(orders(options)).expect("orders")
+    block_on(write(job)).expect("orders")
 }
 
 #[test]

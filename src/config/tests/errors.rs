@@ -10,11 +10,11 @@ fn spoilt(from: &str, to: &str) -> String {
 
 #[test]
 fn unreadable_files() {
-    let error = crate::config::load(Path::new("/nowhere/p.yml"), &Environment::default()).unwrap_err();
-    assert!(error.to_string().starts_with("/nowhere/p.yml: cannot be read: No such file"), "{error}");
-    let error = error("a: [1\nb: 2\n");
-    assert!(error.starts_with("p.yml:2: is not valid YAML:"), "{error}");
-    assert!(super::error("kafka: 1\nkafka: 2\n").contains("duplicate"));
+    let absent = crate::config::load(Path::new("/nowhere/p.yml"), &Environment::default()).unwrap_err();
+    assert!(absent.to_string().starts_with("/nowhere/p.yml: cannot be read: No such file"), "{absent}");
+    let broken = error("a: [1\nb: 2\n");
+    assert!(broken.starts_with("p.yml:2: is not valid YAML:"), "{broken}");
+    assert!(error("kafka: 1\nkafka: 2\n").contains("duplicate"));
 }
 
 #[test]
@@ -196,6 +196,12 @@ fn unset_variables() {
     );
     assert!(spoilt("brokers: k:9092", "brokers: ${BROKERS:?ask Ann}").ends_with("is not set: ask Ann"));
     assert!(spoilt("brokers: k:9092", "brokers: '${BROKERS'").contains("without its }"));
+    // What hangs on the value is not called missing as well.
+    assert!(spoilt("host: h, db: d, user: u", "jdbc_url: '${URL}'").contains("variable URL"));
+    assert!(
+        error(&format!("tenants: ${{TENANTS}}\n{}", GENERAL.replace(": orders", ": '{tenant}'")))
+            .contains("variable TENANTS")
+    );
 }
 
 #[test]
@@ -298,9 +304,6 @@ fn properties_that_are_ours() {
 
 #[test]
 fn tables_that_clash() {
-    let table =
-        |table: &str, topic: &str| format!("land:\nextra: 1").replace("extra: 1", "") + &format!("# {table}{topic}");
-    drop(table);
     let with_table = |table: &str| GENERAL.replace("land:\n", &format!("    - {table}\nland:\n"));
     let with_landing = |landing: &str| format!("{GENERAL}    - {landing}\n");
     let cases = [

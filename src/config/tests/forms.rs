@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::model::*;
 
-const CONTRACT: &str = include_str!("../../../tests/data/orders_stream.yml");
+pub const CONTRACT: &str = include_str!("../../../tests/data/orders_stream.yml");
 
 #[test]
 fn the_contract_loads_unchanged() {
@@ -252,7 +252,7 @@ fn substituted_values_have_the_type_of_their_key() {
     assert_eq!(config.pipelines[0].capture.as_ref().unwrap().tables[0].key, ["a", "b"]);
 }
 
-const TENANTS: &str = "\
+pub const TENANTS: &str = "\
 tenants: [a, b]
 postgres: {host: h, db: '{tenant}', user: u, table: '{tenant}_orders'}
 kafka: {brokers: 'k:1', topic: '{tenant}_raw'}

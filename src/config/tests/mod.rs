@@ -2,6 +2,7 @@
 
 mod errors;
 mod forms;
+mod mutations;
 mod outputs;
 mod shipped;
 

@@ -10,7 +10,7 @@ use crate::config::{
 use serde_json::Value;
 
 /// Every leaf of the general form, away from its default.
-const FULL: &str = "\
+pub const FULL: &str = "\
 pipeline: full
 postgres: {host: h, port: 6, db: d, user: u, password: secret-one, tls_mode: verify-full, tls_ca_file: Cargo.toml, connect_timeout_ms: 7}
 kafka:

@@ -1,0 +1,211 @@
+//! A plain reading of a topic from its beginning to an end taken beforehand: no group membership,
+//! no commit, committed transactions only. `verify` and the tools read with it.
+//!
+//! The end of a partition is often a transaction marker, which no consumer is given: a partition is
+//! done at its end-of-partition event or at the first record past the end, whichever comes first.
+
+use super::client_config;
+use crate::config::model::Kafka;
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError as ClientError,
+    message::{BorrowedMessage, Headers},
+    types::RDKafkaErrorCode,
+};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("Kafka at {brokers} cannot be reached: {source}; check kafka.brokers")]
+    Unreachable { brokers: String, source: ClientError },
+    #[error("topic {topic} does not exist; check its name, or start capture to create it")]
+    MissingTopic { topic: String },
+    #[error("topic {topic} gave no record for {seconds} s before its end was reached: {last}")]
+    Stalled { topic: String, seconds: u64, last: String },
+    #[error("topic {topic}: {source}")]
+    Client { topic: String, source: ClientError },
+}
+
+impl ReadError {
+    /// Whether waiting may cure it.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, ReadError::Unreachable { .. } | ReadError::Stalled { .. })
+    }
+}
+
+/// The offsets that a partition holds: `first..end`, both moving on as the topic lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub partition: i32,
+    pub first: i64,
+    pub end: i64,
+}
+
+/// One record, borrowed from the client for the length of a call.
+pub struct Record<'a> {
+    message: &'a BorrowedMessage<'a>,
+}
+
+impl<'a> Record<'a> {
+    pub fn partition(&self) -> i32 {
+        self.message.partition()
+    }
+
+    pub fn offset(&self) -> i64 {
+        self.message.offset()
+    }
+
+    pub fn key(&self) -> Option<&'a [u8]> {
+        self.message.key()
+    }
+
+    pub fn payload(&self) -> Option<&'a [u8]> {
+        self.message.payload()
+    }
+
+    /// Milliseconds since 1970, where the broker keeps one.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        self.message.timestamp().to_millis()
+    }
+
+    /// The value of the first header of that name.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.message.headers()?.iter().find(|header| header.key == name)?.value
+    }
+}
+
+/// Whether the reading goes on after a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    Continue,
+    Stop,
+}
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const STALL_SECONDS: u64 = 60;
+
+/// A reader of one topic, for one reading. Every call blocks: use it on a thread of its own.
+pub struct Reader {
+    consumer: BaseConsumer,
+    brokers: String,
+    topic: String,
+}
+
+impl Reader {
+    pub fn open(kafka: &Kafka, topic: &str) -> Result<Reader, ReadError> {
+        let mut config = client_config(kafka);
+        config
+            // The client asks for a name although nothing is ever committed or joined under it.
+            .set("group.id", "headwater-verify")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest")
+            .set("queued.max.messages.kbytes", "32768")
+            .set("fetch.message.max.bytes", "4194304");
+        let consumer = config.create().map_err(|source| ReadError::Client { topic: topic.to_owned(), source })?;
+        Ok(Reader { consumer, brokers: kafka.brokers.clone(), topic: topic.to_owned() })
+    }
+
+    fn client(&self, source: ClientError) -> ReadError {
+        ReadError::Client { topic: self.topic.clone(), source }
+    }
+
+    /// Every partition with its present offsets; the end is that of committed transactions.
+    pub fn extents(&self) -> Result<Vec<Extent>, ReadError> {
+        let unreachable = |source| ReadError::Unreachable { brokers: self.brokers.clone(), source };
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT).map_err(unreachable)?;
+        let partitions: Vec<i32> = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.name() == self.topic && topic.error().is_none())
+            .flat_map(|topic| topic.partitions().iter().map(|partition| partition.id()))
+            .collect();
+        if partitions.is_empty() {
+            return Err(ReadError::MissingTopic { topic: self.topic.clone() });
+        }
+        let mut extents = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (first, end) =
+                self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT).map_err(unreachable)?;
+            extents.push(Extent { partition, first, end });
+        }
+        extents.sort_by_key(|extent| extent.partition);
+        Ok(extents)
+    }
+
+    /// Gives every record of `extents` to `take`, in the order of each partition, until it is at
+    /// their ends or `take` stops it.
+    pub fn read(self, extents: &[Extent], mut take: impl FnMut(&Record<'_>) -> Next) -> Result<(), ReadError> {
+        let mut open: HashMap<i32, i64> = extents
+            .iter()
+            .filter(|extent| extent.first < extent.end)
+            .map(|extent| (extent.partition, extent.end))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut assignment = TopicPartitionList::new();
+        for extent in extents.iter().filter(|extent| open.contains_key(&extent.partition)) {
+            assignment
+                .add_partition_offset(&self.topic, extent.partition, Offset::Offset(extent.first))
+                .map_err(|source| self.client(source))?;
+        }
+        self.consumer.assign(&assignment).map_err(|source| self.client(source))?;
+        self.drain(&mut open, &mut take)
+    }
+
+    fn drain(&self, open: &mut HashMap<i32, i64>, take: &mut impl FnMut(&Record<'_>) -> Next) -> Result<(), ReadError> {
+        let mut moved = Instant::now();
+        let mut last_error = "no error was reported; check that the brokers are up".to_owned();
+        while !open.is_empty() {
+            match self.consumer.poll(Duration::from_millis(500)) {
+                None => {}
+                Some(Ok(message)) => {
+                    moved = Instant::now();
+                    let Some(&end) = open.get(&message.partition()) else { continue };
+                    if message.offset() < end && take(&Record { message: &message }) == Next::Stop {
+                        return Ok(());
+                    }
+                    if message.offset() + 1 >= end {
+                        self.close(message.partition(), open)?;
+                    }
+                    continue;
+                }
+                Some(Err(ClientError::PartitionEOF(partition))) => {
+                    moved = Instant::now();
+                    self.close(partition, open)?;
+                    continue;
+                }
+                Some(Err(ClientError::MessageConsumption(
+                    code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition),
+                ))) => {
+                    return Err(self.client(ClientError::MessageConsumption(code)));
+                }
+                Some(Err(error @ ClientError::MessageConsumptionFatal(_))) => return Err(self.client(error)),
+                // The client tries again by itself; only its standing still ends the reading.
+                Some(Err(error)) => last_error = error.to_string(),
+            }
+            if moved.elapsed() > Duration::from_secs(STALL_SECONDS) {
+                return Err(ReadError::Stalled { topic: self.topic.clone(), seconds: STALL_SECONDS, last: last_error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops fetching a partition that is done, so that a busy one does not crowd out the others.
+    fn close(&self, partition: i32, open: &mut HashMap<i32, i64>) -> Result<(), ReadError> {
+        open.remove(&partition);
+        let mut done = TopicPartitionList::new();
+        done.add_partition(&self.topic, partition);
+        self.consumer.pause(&done).map_err(|source| self.client(source))
+    }
+}
