@@ -43,6 +43,8 @@ pub enum Kind {
     Array(Box<Kind>),
     /// Any other type: the server is asked for its text.
     AsText,
+    /// Asked for as text as well, but not by a cast, which alone adds a netmask to a single host.
+    Inet,
 }
 
 impl Kind {
@@ -50,7 +52,7 @@ impl Kind {
         match column.element_oid {
             0 => Kind::of_type(column.type_oid, column.type_kind, &column.base_name),
             element => match Kind::of_type(element, column.element_kind, "") {
-                Kind::AsText => Kind::AsText,
+                Kind::AsText | Kind::Inet => Kind::AsText,
                 kind => Kind::Array(Box::new(kind)),
             },
         }
@@ -76,6 +78,7 @@ impl Kind {
             (1266, _, _) => Kind::TimeTz,
             (2950, _, _) => Kind::Uuid,
             (17, _, _) => Kind::Bytea,
+            (869, _, _) => Kind::Inet,
             _ => Kind::AsText,
         }
     }
@@ -115,7 +118,7 @@ impl Kind {
                 Some(name) => push_quoted(out, name),
                 None => push_numeric(out, raw).ok_or_else(|| self.bad(raw))?,
             },
-            Kind::Text | Kind::AsText => push_string(out, raw),
+            Kind::Text | Kind::AsText | Kind::Inet => push_string(out, raw),
             // The type vouches that it is JSON.
             Kind::Json => out.extend_from_slice(raw),
             Kind::Jsonb => match raw.split_first() {
@@ -190,7 +193,7 @@ impl Kind {
                 out.extend_from_slice(b"\\x");
                 raw.iter().for_each(|byte| push_hex(&mut out, *byte));
             }
-            Kind::Text | Kind::AsText | Kind::Json => out.extend_from_slice(raw),
+            Kind::Text | Kind::AsText | Kind::Inet | Kind::Json => out.extend_from_slice(raw),
             // Arrays are keys so seldom that the server is asked for their text; see `Kind::of_key`.
             Kind::Array(_) => return Err(self.bad(raw)),
             _ => {
