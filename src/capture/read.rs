@@ -352,7 +352,7 @@ impl Reading<'_> {
                     out.extend_from_slice(b"null");
                     Ok(())
                 }
-                Some(raw) if is_single && matches!(column.kind, Kind::Text | Kind::AsText) => {
+                Some(raw) if is_single && matches!(column.kind, Kind::Text | Kind::AsText | Kind::Inet) => {
                     out.extend_from_slice(raw);
                     continue;
                 }

@@ -24,6 +24,7 @@ mod dead_letter;
 pub mod decode;
 mod json;
 mod json_schema;
+mod member;
 mod number;
 mod partition;
 pub mod reason;

@@ -10,6 +10,7 @@ use super::{
     budget::{Advice, Budget},
     columns,
     decode::{Decoder, Plan},
+    member::Member,
     partition::{Cause, Committed, Open, OpenError, Partition},
     report::Report,
     schema::Schema,
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     config::model::{Land, LandTable, Pipeline},
+    health::State,
     kafka::consumer::{Consumer, ConsumerError, Poll, Polled, Rebalance, Record},
     metrics,
     stage::Context,
@@ -31,6 +33,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often at most the topic's id is asked for, while commits are frequent.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const RECREATE_PAUSE_MS: u64 = 1_000;
 /// Past this an Arrow text column would come near its 2 GiB.
 const BATCH_BYTES_LIMIT: u64 = 1 << 30;
 
@@ -62,8 +65,17 @@ pub struct Table {
 enum Interrupt {
     /// The columns cannot be looked up now: nothing may be decoded until they can.
     NoSchema(String),
+    /// The Kafka client has to be made anew.
+    Client(String),
     /// The topic cannot go on.
     Stop(String),
+}
+
+/// How a consumer's life ends.
+enum End {
+    Done,
+    /// With another consumer; the text says why.
+    Again(String),
 }
 
 impl Table {
@@ -107,26 +119,39 @@ impl Table {
     /// Lands the topic until shutdown, or until it has caught up where that was asked for.
     pub fn run(mut self) -> Report {
         let group = format!("{}-{}", self.land.group, self.config.topic);
-        let mut consumer = match Consumer::new(&self.pipeline.kafka, &group, &self.config.topic) {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                self.report.stop(error.to_string());
-                return self.report;
+        let member = Member::take(&self.config);
+        let instance = member.as_ref().map(|member| member.name.as_str());
+        loop {
+            let made = Consumer::new(&self.pipeline.kafka, &group, &self.config.topic, instance);
+            let ended = match made {
+                Ok(mut consumer) => {
+                    let ended = self.drive(&mut consumer);
+                    self.partitions.clear();
+                    consumer.close();
+                    ended
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match ended {
+                Ok(End::Done) => return self.report,
+                Ok(End::Again(reason)) => {
+                    self.report.set(State::Failing(format!("the Kafka client gave up: {reason}; a new one is made")));
+                    if self.runtime.block_on(self.context.pause(RECREATE_PAUSE_MS)) {
+                        return self.report;
+                    }
+                }
+                Err(reason) => {
+                    self.report.stop(reason);
+                    return self.report;
+                }
             }
-        };
-        let ended = self.drive(&mut consumer);
-        self.partitions.clear();
-        consumer.close();
-        if let Err(reason) = ended {
-            self.report.stop(reason);
         }
-        self.report
     }
 
-    fn drive(&mut self, consumer: &mut Consumer) -> Result<(), String> {
+    fn drive(&mut self, consumer: &mut Consumer) -> Result<End, String> {
         loop {
             if self.context.is_shutdown() {
-                return self.drain(consumer);
+                return self.drain(consumer).map(|()| End::Done);
             }
             self.open_parked(consumer)?;
             let wait = self.budget_advice(consumer)?;
@@ -146,13 +171,17 @@ impl Table {
                 Ok(()) => {}
                 Err(Interrupt::Stop(reason)) => return Err(reason),
                 Err(Interrupt::NoSchema(reason)) => self.park_all(consumer, &reason)?,
+                Err(Interrupt::Client(reason)) => {
+                    self.commit_all(consumer)?;
+                    return Ok(End::Again(reason));
+                }
             }
             self.rotate(consumer)?;
             self.probe(consumer);
             if self.is_caught_up(consumer)? {
-                return self.stopped().map_or(Ok(()), Err);
+                return self.stopped().map_or(Ok(End::Done), Err);
             }
-            self.report.show(&self.partitions, self.trouble.as_deref(), consumer);
+            self.report.show(&self.config, &self.partitions, self.trouble.as_deref(), consumer);
         }
     }
 
@@ -171,7 +200,6 @@ impl Table {
                 self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
             }
         }
-        self.report.assigned(!self.partitions.is_empty());
     }
 
     /// Opens the partitions whose time has come, and reads from all that are open.
@@ -257,6 +285,7 @@ impl Table {
                     }
                     self.read_from_open(poll.consumer());
                 }
+                Polled::Fatal(text) => return Err(Interrupt::Client(text)),
                 Polled::Failed { code, text } => {
                     tracing::debug!(topic = %self.config.topic, "Kafka: {code}: {text}");
                 }
