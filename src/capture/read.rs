@@ -6,6 +6,7 @@ use super::{
     errors::{Fault, TableError},
     plan::{KeyText, widen},
     publish::Row,
+    silence::Side,
     sink::Sink,
     source::{Source, WatermarkType},
     value::{self, Kind, push_string},
@@ -248,19 +249,25 @@ impl Reading<'_> {
                 None => std::future::pending().await,
             }
         };
+        let waiting = sink.pulse().waiting(Side::Postgres);
         let is_down = tokio::select! {
             biased;
             message = stream.next() => return Ok(Waited::Message(message)),
             _ = shutdown.wait_for(|down| *down) => true,
             () = overdue => false,
         };
+        drop(waiting);
         if sink.unmarked_rows(self.table) > 0 && self.source.unique {
             let progress = mark.cut(last, None)?;
             self.cut(sink, progress, read.newest_us).await?;
         } else if !is_down {
             sink.commit().await.map_err(|error| ReadError::Fault(error.into()))?;
         }
-        if is_down { Ok(Waited::Shutdown) } else { Ok(Waited::Message(stream.next().await)) }
+        if is_down {
+            return Ok(Waited::Shutdown);
+        }
+        let _waiting = sink.pulse().waiting(Side::Postgres);
+        Ok(Waited::Message(stream.next().await))
     }
 
     async fn cut(&self, sink: &mut Sink, mut progress: Progress, newest_us: Option<i64>) -> Result<(), ReadError> {

@@ -4,6 +4,7 @@ use super::{
     checkpoint::Identity,
     errors::{SessionError, TableError},
     plan::{Observation, PreparedTransaction, Snapshot, runs},
+    silence::{Pulse, Side},
     sql,
 };
 use crate::{
@@ -28,6 +29,9 @@ pub struct Session {
     pub time_zone: Option<String>,
     /// The id after the greatest that had been assigned when last looked.
     pub latest: u64,
+    pub pulse: Pulse,
+    /// Process id of the session on the server.
+    pub backend: i32,
     lock_timeout_ms: u64,
     observe: Statement,
     prepared: Statement,
@@ -48,13 +52,13 @@ pub struct Opened {
 
 impl Session {
     /// Connects and refuses a server or a role with which nothing could be promised.
-    pub async fn open(config: &Postgres, lock_timeout_ms: u64) -> Result<Session, SessionError> {
+    pub async fn open(config: &Postgres, lock_timeout_ms: u64, pulse: Pulse) -> Result<Session, SessionError> {
         let client = connect(config).await?;
         let facts = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
                    pg_is_in_recovery(), current_user::text, current_setting('track_activities')::bool,
-                   current_database()::text",
+                   current_database()::text, pg_backend_pid()",
                 &[],
             )
             .await
@@ -87,11 +91,26 @@ impl Session {
         let prepare = async |text| client.prepare(text).await.map_err(SessionError::query);
         let (observe, prepared) = (prepare(sql::OBSERVE).await?, prepare(sql::PREPARED).await?);
         let (ended, snapshot) = (prepare(sql::ENDED).await?, prepare(sql::SNAPSHOT).await?);
-        Ok(Session { client, user, identity, time_zone, latest, lock_timeout_ms, observe, prepared, ended, snapshot })
+        let backend = facts.get(6);
+        Ok(Session {
+            pulse,
+            backend,
+            client,
+            user,
+            identity,
+            time_zone,
+            latest,
+            lock_timeout_ms,
+            observe,
+            prepared,
+            ended,
+            snapshot,
+        })
     }
 
     /// Those of `asked` that have ended by now.
     pub async fn ended(&self, asked: &RoaringTreemap) -> Result<RoaringTreemap, SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let mut ended = RoaringTreemap::new();
         let mut left = MOST_ASKED;
         let (mut first, mut last) = (Vec::new(), Vec::new());
@@ -115,6 +134,7 @@ impl Session {
     /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot: in this order,
     /// all in one flight. A table that cannot be locked is left out.
     pub async fn begin(&mut self, tables: &[String], ended: RoaringTreemap) -> Result<Opened, SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let client = &self.client;
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
         let begin = format!("{}; {}; SAVEPOINT one", begin_text(self.lock_timeout_ms), lock_text(tables));
@@ -171,11 +191,13 @@ impl Session {
 
     /// Ends the transaction; the connection is of no use where that fails.
     pub async fn end(&self) -> Result<(), SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         self.client.batch_execute("COMMIT").await.map_err(SessionError::query)
     }
 
     /// Starts a `COPY` behind a savepoint of its own.
     pub async fn copy(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let (savepoint, stream) =
             join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(sql)).await;
         savepoint?;
@@ -184,6 +206,7 @@ impl Session {
 
     /// Goes on after a failed query.
     pub async fn undo(&self) -> Result<(), SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         self.client.batch_execute("ROLLBACK TO one").await.map_err(SessionError::query)
     }
 }

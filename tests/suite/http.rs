@@ -154,7 +154,7 @@ fn status_and_live_tell_what_the_process_does() {
     assert!(status["cpu_seconds"].as_f64().unwrap() > 0.0 && status["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
     let units = status["units"].as_array().unwrap();
     let unit = |stage: &str| units.iter().find(|unit| unit["stage"] == stage).unwrap_or_else(|| panic!("no {stage}"));
-    assert_eq!(unit("capture")["pipeline"], "orders");
+    assert_eq!(unit("capture")["pipeline"], test.prefix);
     assert!(unit("capture")["unit"].as_str().unwrap().contains("orders"), "{status}");
     assert!(unit("land")["unit"].as_str().unwrap().contains(&topic), "{status}");
     for unit in units {

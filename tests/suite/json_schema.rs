@@ -5,8 +5,7 @@ use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Number, Value};
 
 /// Words that constrain nothing.
-const ANNOTATIONS: &[&str] =
-    &["$schema", "$id", "$defs", "title", "description", "default", "examples", "writeOnly"];
+const ANNOTATIONS: &[&str] = &["$schema", "$id", "$defs", "title", "description", "default", "examples", "writeOnly"];
 
 /// What `value` breaks, each as `/path/to/it: reason`.
 pub fn check(schema: &Value, value: &Value) -> Vec<String> {
