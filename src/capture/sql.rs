@@ -133,6 +133,7 @@ impl Shape<'_> {
         }
         let selected = |column: &Column| match column.kind {
             value::Kind::AsText => format!("{}::text", named(column)),
+            value::Kind::Inet => format!("abbrev({})", named(column)),
             _ => named(column),
         };
         let unbounded: Vec<&Column> = source.columns.iter().filter(|column| column.unbounded).collect();

@@ -16,14 +16,16 @@ use std::{
 
 const TABLE: Target = Target::new("rows", "created_at", "timestamp");
 
-/// Runs captures that each die at `failpoint`, until one comes to its end. Calls `between` after each death.
-fn die_until_caught_up(test: &Test, file: &Path, failpoint: &str, mut between: impl FnMut(u64)) -> u64 {
+/// Runs captures that each die at `failpoint`, at the hit that `between` gives for the number of deaths so
+/// far, until one comes to its end.
+fn die_until_caught_up(test: &Test, file: &Path, failpoint: &str, mut between: impl FnMut(u64) -> u64) -> u64 {
     let most = setting("HEADWATER_CHUNK_KILLS", 150);
     for kills in 0..most {
-        let mut run = start(test, file, &["--until-caught-up"], &[("HEADWATER_FAILPOINTS", failpoint)]);
+        let failpoint = format!("{failpoint}=kill@{}", between(kills));
+        let mut run = start(test, file, &["--until-caught-up"], &[("HEADWATER_FAILPOINTS", &failpoint)]);
         match run.wait(Duration::from_secs(60)) {
             Exit::Code(0) => return kills,
-            Exit::Signal(libc::SIGKILL) => between(kills + 1),
+            Exit::Signal(libc::SIGKILL) => {}
             other => panic!("{other:?} instead of an end or a kill:\n{}", run.stderr()),
         }
     }
@@ -59,7 +61,7 @@ fn check(test: &Test, db: &Db, kills: u64, at_least: u64, begun: Instant, what: 
 
 /// Several small source transactions, one of 750 rows, one with subtransactions, one of updates; 60 rows
 /// fit into a Kafka transaction.
-fn poll_killed_at(failpoint: &str) {
+fn poll_killed_at(failpoint: &str, hit: u64) {
     let test = Test::new();
     let db = test.db();
     TABLE.create(&db);
@@ -87,9 +89,10 @@ fn poll_killed_at(failpoint: &str) {
 
     let mut random = Random::new(setting("HEADWATER_SEED", 3));
     let kills = die_until_caught_up(&test, &file, failpoint, |kills| {
-        if kills <= 12 {
+        if (1..=12).contains(&kills) {
             move_rows(&db, &mut random, 1_300);
         }
+        hit
     });
     // A last run finds nothing left to do: what the killed ones wrote is all there is.
     let before = end_offsets(&test.brokers, &test.topic("rows"));
@@ -100,17 +103,17 @@ fn poll_killed_at(failpoint: &str) {
 
 #[test]
 fn a_poll_is_killed_after_every_commit() {
-    poll_killed_at("capture.after_commit=kill@1");
+    poll_killed_at("capture.after_commit", 1);
 }
 
 #[test]
 fn a_poll_is_killed_before_every_second_commit() {
     // The first commit of each run goes through, or nothing would ever move.
-    poll_killed_at("capture.before_commit=kill@2");
+    poll_killed_at("capture.before_commit", 2);
 }
 
 /// Chunks of 60 rows, a hundred rows to a timestamp, some without one.
-fn first_load_killed_at(failpoint: &str, composite_key: bool) {
+fn first_load_killed_at(failpoint: &str, hit: u64, composite_key: bool) {
     let test = Test::new();
     let db = test.db();
     TABLE.create(&db);
@@ -146,9 +149,14 @@ fn first_load_killed_at(failpoint: &str, composite_key: bool) {
         });
         let _stopping = Stop(&quiet);
         let mut random = Random::new(setting("HEADWATER_SEED", 4));
-        die_until_caught_up(&test, &file, failpoint, |kills| match kills {
-            1..=20 => move_rows(&db, &mut random, 1_400),
-            _ => quiet.store(true, Ordering::Release),
+        die_until_caught_up(&test, &file, failpoint, |kills| {
+            if kills < 18 {
+                // The poll that comes first publishes what has moved; the commit after it is a chunk's.
+                move_rows(&db, &mut random, 1_400);
+                return hit + 1;
+            }
+            quiet.store(true, Ordering::Release);
+            hit
         })
     });
     catch_up(&test, &file, &[]);
@@ -157,10 +165,11 @@ fn first_load_killed_at(failpoint: &str, composite_key: bool) {
 
 #[test]
 fn the_first_load_is_killed_after_every_chunk() {
-    first_load_killed_at("capture.after_commit=kill@1", false);
+    first_load_killed_at("capture.after_commit", 1, false);
 }
 
 #[test]
 fn the_first_load_is_killed_before_every_second_chunk() {
-    first_load_killed_at("capture.before_commit=kill@2", true);
+    // The chunk before it goes through, or nothing would ever move.
+    first_load_killed_at("capture.before_commit", 2, true);
 }

@@ -2,7 +2,7 @@
 //! lost or doubled, where a loop that asks for `created_at > last` loses rows.
 
 use crate::{
-    harness::{DEADLINE, Db, Test, eventually},
+    harness::{DEADLINE, Db, Test, eventually, run::Exit},
     pipeline::{Stop, catch_up, committed, config, drain, setting, start, write},
     reconcile::compare,
     workload::{self, Options, Target},
@@ -155,7 +155,7 @@ fn late_commits_survive_kills_and_restarts() {
         target.fill(&db, 500, "2 days");
     }
     let duration = Duration::from_secs(setting("HEADWATER_LATE_KILL_SECONDS", 12));
-    let keys = json!({"slack_ms": 500, "chunk_rows": 100, "max_transaction_rows": 60});
+    let keys = json!({"slack_ms": 500, "chunk_rows": 60, "max_transaction_rows": 60});
     let file = write(&test, "capture.yml", &config(&test, keys, tables(&test, targets)));
     let over = AtomicBool::new(false);
     let kills = std::thread::scope(|scope| {
@@ -174,6 +174,9 @@ fn late_commits_survive_kills_and_restarts() {
             eventually(DEADLINE, "the failpoint or the end of the writers", || {
                 over.load(Ordering::Acquire) || !run.is_running()
             });
+            if !run.is_running() {
+                assert_eq!(run.wait(DEADLINE), Exit::Signal(libc::SIGKILL), "{}", run.stderr());
+            }
             run.kill();
             kills += 1;
         }

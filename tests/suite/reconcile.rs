@@ -45,7 +45,7 @@ impl Comparison {
 
 /// The transaction that wrote the row version of a message.
 pub fn xid(message: &Message) -> String {
-    let value = header(message, "xid");
+    let value = header(message, "headwater-xid");
     value.unwrap_or_else(|| panic!("no transaction id in the headers {:?}", message.headers))
 }
 
@@ -64,7 +64,9 @@ fn final_versions(db: &Db, target: &Target) -> BTreeMap<i64, BTreeMap<&'static s
         "timestamp" => format!("(extract(epoch FROM {watermark} AT TIME ZONE '{zone}') * 1000000)::bigint"),
         _ => format!("(extract(epoch FROM {watermark}) * 1000000)::bigint"),
     };
-    let rows = db.rows(&format!("SELECT id, mark, writer, kind, coalesce(note, 'null'), {moment} FROM {name}"));
+    let rows = db.rows(&format!(
+        "SELECT id, mark, writer, kind, coalesce(note, 'null'), coalesce({moment}::text, 'null') FROM {name}"
+    ));
     rows.into_iter()
         .map(|row| {
             let mut row = row.into_iter().map(|value| value.expect("no nulls"));
