@@ -58,7 +58,7 @@ impl Servers {
              properties: {{debug: all}}\n\
              datalake: {{path: '{dir}/lake-{name}'}}\n\
              streaming: {{checkpoint_location: '{dir}/checkpoints-{name}', batch_interval: 0.2}}\n\
-             http: {{listen: '127.0.0.1:0'}}\nruntime: {{wait_attempts: 2, wait_delay_ms: 100}}\n",
+             http: {{listen: '127.0.0.1:0'}}\nruntime: {{wait_attempts: 20, wait_delay_ms: 100}}\n",
             self.kafka.sasl_brokers().unwrap(),
             test.topic(name),
         );
