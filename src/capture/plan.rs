@@ -408,7 +408,10 @@ mod tests {
                 prepared: self
                     .prepared
                     .iter()
-                    .map(|(id, (prepared_us, ..))| PreparedTransaction { name: format!("{id}:g"), prepared_us: *prepared_us })
+                    .map(|(id, (prepared_us, ..))| PreparedTransaction {
+                        name: format!("{id}:g"),
+                        prepared_us: *prepared_us,
+                    })
                     .collect(),
                 ended,
             }
@@ -443,7 +446,12 @@ mod tests {
         Prepare(usize),
         EndPrepared(bool),
         /// Kafka transactions of so many rows; so many of them are committed before a crash, if there is one.
-        Poll { rows: usize, crash_after: Option<usize>, asks: bool, knows_next: bool },
+        Poll {
+            rows: usize,
+            crash_after: Option<usize>,
+            asks: bool,
+            knows_next: bool,
+        },
         Load(usize),
     }
 
@@ -473,7 +481,15 @@ mod tests {
     }
 
     impl Stage {
-        fn poll(&mut self, server: &mut Server, rows: usize, crash_after: Option<usize>, asks: bool, knows_next: bool, between: impl Fn(&mut Server)) {
+        fn poll(
+            &mut self,
+            server: &mut Server,
+            rows: usize,
+            crash_after: Option<usize>,
+            asks: bool,
+            knows_next: bool,
+            between: impl Fn(&mut Server),
+        ) {
             let observation = server.observe(asks);
             // Anything may happen between what is read before and the snapshot.
             between(server);
@@ -555,7 +571,10 @@ mod tests {
                         if position % 2 == 0 {
                             server.end(position % 4, true);
                             server.now_us += 1;
-                            server.open.entry(position % 4).or_insert(Transaction { start_us: server.now_us, ..Transaction::default() });
+                            server
+                                .open
+                                .entry(position % 4)
+                                .or_insert(Transaction { start_us: server.now_us, ..Transaction::default() });
                             server.write(position % 4, 1, SLACK_US);
                             if position % 3 == 0 {
                                 server.end(position % 4, true);

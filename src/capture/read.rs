@@ -22,6 +22,8 @@ const LEADING_FIELDS: usize = 2;
 /// Rows between two looks at the clock and at shutdown.
 const ROWS_A_LOOK: u32 = 64;
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// The last row handed over: raw key and watermark, kept to continue after it.
 #[derive(Debug, Default)]
 pub struct Last {
@@ -288,7 +290,9 @@ impl Reading<'_> {
                 .and_then(|raw| value::unix_us(i64::from_be_bytes(*raw)))
                 .map(|time| if kind == WatermarkType::Timestamp { self.zone.instant_us(time) } else { time }),
         };
-        read.newest_us = read.newest_us.max(time_us);
+        // A date in the far future would stand as the newest for good.
+        let plausible_us = self.poll_time_us.saturating_add(DAY_US);
+        read.newest_us = read.newest_us.max(time_us.filter(|time| *time <= plausible_us));
         Ok(())
     }
 

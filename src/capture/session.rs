@@ -13,10 +13,13 @@ use crate::{
 };
 use futures_util::future::{join, join4};
 use roaring::RoaringTreemap;
-use tokio_postgres::{Client, CopyOutStream, Row, Statement};
+use tokio_postgres::{Client, CopyOutStream, Row, Statement, error::SqlState};
 
 /// Ids whose state is asked for at once; each costs 1.4 µs.
 const MOST_ASKED: u64 = 500_000;
+
+/// For each table, when they could not all be locked in time.
+const SECOND_LOCK_TIMEOUT_MS: u64 = 50;
 
 pub struct Session {
     pub client: Client,
@@ -128,17 +131,13 @@ impl Session {
         Ok(ended)
     }
 
-    fn begin_text(&self) -> String {
-        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}", self.lock_timeout_ms)
-    }
-
     /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot: in this order,
     /// all in one flight. A table that cannot be locked is left out.
     pub async fn begin(&mut self, tables: &[String], ended: RoaringTreemap) -> Result<Opened, SessionError> {
         let _waiting = self.pulse.waiting(Side::Postgres);
         let client = &self.client;
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
-        let begin = format!("{}; {}; SAVEPOINT one", self.begin_text(), lock_text(tables));
+        let begin = format!("{}; {}; SAVEPOINT one", begin_text(self.lock_timeout_ms), lock_text(tables));
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&names];
         let (clock, prepared, locked, snapshot) = join4(
             client.query_one(&self.observe, &[]),
@@ -153,16 +152,26 @@ impl Session {
             Ok(()) => opened(observation, &snapshot.map_err(SessionError::query)?, Vec::new())?,
             Err(error) if error.is_closed() => return Err(SessionError::query(error)),
             // What was read before still comes before the snapshot.
-            Err(_) => self.begin_one_by_one(tables, observation).await?,
+            Err(error) => {
+                // The time for waiting has been spent; the other tables shall not wait again.
+                let has_waited = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+                let lock_timeout_ms = if has_waited { SECOND_LOCK_TIMEOUT_MS } else { self.lock_timeout_ms };
+                self.begin_one_by_one(tables, observation, lock_timeout_ms).await?
+            }
         };
         self.latest = opened.latest;
         Ok(opened)
     }
 
     /// As [`Session::begin`], each lock on its own, so that one table does not stop the others.
-    async fn begin_one_by_one(&self, tables: &[String], observation: Observation) -> Result<Opened, SessionError> {
+    async fn begin_one_by_one(
+        &self,
+        tables: &[String],
+        observation: Observation,
+        lock_timeout_ms: u64,
+    ) -> Result<Opened, SessionError> {
         let run = async |text: &str| self.client.batch_execute(text).await;
-        run(&format!("ROLLBACK; {}; SAVEPOINT one", self.begin_text())).await.map_err(SessionError::query)?;
+        run(&format!("ROLLBACK; {}; SAVEPOINT one", begin_text(lock_timeout_ms))).await.map_err(SessionError::query)?;
         let mut failed = Vec::new();
         let mut names: Vec<Option<&str>> = Vec::new();
         for (position, table) in tables.iter().enumerate() {
@@ -200,6 +209,10 @@ impl Session {
         let _waiting = self.pulse.waiting(Side::Postgres);
         self.client.batch_execute("ROLLBACK TO one").await.map_err(SessionError::query)
     }
+}
+
+fn begin_text(lock_timeout_ms: u64) -> String {
+    format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_timeout_ms}")
 }
 
 fn lock_text(tables: &[String]) -> String {

@@ -633,7 +633,8 @@ mod tests {
     #[test]
     fn local_times_are_read_in_their_zone() {
         let mut out = Vec::new();
-        let raw = raw_timestamp(chrono::DateTime::parse_from_rfc3339("2025-07-01T12:00:00Z").unwrap().timestamp_micros());
+        let raw =
+            raw_timestamp(chrono::DateTime::parse_from_rfc3339("2025-07-01T12:00:00Z").unwrap().timestamp_micros());
         let mut zone = Zone::new(chrono_tz::Europe::Berlin);
         Kind::Timestamp.write_json(&raw.to_be_bytes(), &mut zone, &mut out).unwrap();
         assert_eq!(out, b"\"2025-07-01T10:00:00Z\"");
@@ -660,7 +661,10 @@ mod tests {
         let two = [head(&[2, 2]), element(Some(1)), element(Some(2)), element(Some(3)), element(Some(4))].concat();
         assert_eq!(json(&kind, &two), "[[1,2],[3,4]]");
         for length in 0..two.len() {
-            assert!(kind.write_json(&two[..length], &mut Zone::new(chrono_tz::UTC), &mut Vec::new()).is_err(), "{length}");
+            assert!(
+                kind.write_json(&two[..length], &mut Zone::new(chrono_tz::UTC), &mut Vec::new()).is_err(),
+                "{length}"
+            );
         }
     }
 

@@ -15,7 +15,7 @@ use rdkafka::{
     },
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
-    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig},
 };
 use std::{
     ffi::{CString, c_char, c_void},
@@ -298,8 +298,15 @@ impl TransactionalProducer {
         if self.begun.take().is_none() || self.producer.client().fatal_error().is_some() {
             return;
         }
-        if let Err(error) = self.producer.abort_transaction(ABORT_DEADLINE) {
-            tracing::debug!("aborting a Kafka transaction: {error}");
+        // An abort waits until the reports of the messages it throws away have been taken.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let started = Instant::now();
+        while let Err(error) = self.producer.abort_transaction(Duration::from_millis(50)) {
+            self.producer.poll(Duration::from_millis(5));
+            if !is_retriable(&error) || started.elapsed() > ABORT_DEADLINE {
+                tracing::debug!("aborting a Kafka transaction: {error}");
+                return;
+            }
         }
     }
 

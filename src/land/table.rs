@@ -53,6 +53,8 @@ pub struct Table {
     decoder: Decoder,
     partitions: BTreeMap<i32, Partition>,
     report: Report,
+    /// Failures in a row of each partition, until its next commit: how many, and the last one.
+    failures: BTreeMap<i32, (u32, String)>,
     topic_checked: Option<Instant>,
     /// What keeps the whole topic from going on, such as brokers that are away; empty when nothing does.
     trouble: Option<String>,
@@ -109,6 +111,7 @@ impl Table {
             layout,
             partitions: BTreeMap::new(),
             report,
+            failures: BTreeMap::new(),
             topic_checked: None,
             trouble: None,
             probed: Instant::now(),
@@ -127,6 +130,7 @@ impl Table {
                 Ok(mut consumer) => {
                     let ended = self.drive(&mut consumer);
                     self.partitions.clear();
+                    self.failures.clear();
                     consumer.close();
                     ended
                 }
@@ -181,8 +185,20 @@ impl Table {
             if self.is_caught_up(consumer)? {
                 return self.stopped().map_or(Ok(End::Done), Err);
             }
-            self.report.show(&self.config, &self.partitions, self.trouble.as_deref(), consumer);
+            self.forget_failures();
+            // A partition that has been opened again has not recovered before it commits.
+            let failure = self.failures.values().next().map(|(_, text)| text.as_str());
+            self.report.show(&self.config, &self.partitions, failure.or(self.trouble.as_deref()), consumer);
         }
+    }
+
+    /// A partition has recovered when it commits, or when it finds nothing left to commit.
+    fn forget_failures(&mut self) {
+        let partitions = &self.partitions;
+        self.failures.retain(|id, _| match partitions.get(id) {
+            Some(Partition::Open(open)) => open.is_dirty() || !open.at_end,
+            found => found.is_some(),
+        });
     }
 
     fn rebalance(&mut self, rebalances: &[Rebalance]) {
@@ -190,6 +206,7 @@ impl Table {
             metrics::LAND_REBALANCES.add(&[&self.pipeline.name, &self.config.topic], 1);
             // What is open is thrown away with its staged files and its lock: the next owner, who may
             // be ourselves, reads it again.
+            self.failures.clear();
             for (_, partition) in std::mem::take(&mut self.partitions) {
                 if let Partition::Open(open) = partition {
                     let _ = open.store.empty_staging();
@@ -206,31 +223,38 @@ impl Table {
     fn open_parked(&mut self, consumer: &Consumer) -> Result<(), String> {
         let now = Instant::now();
         let mut opened = false;
-        for (id, partition) in &mut self.partitions {
-            let Partition::Parked { until, attempts, .. } = partition else { continue };
-            if *until > now {
-                continue;
-            }
-            let attempts = *attempts;
-            *partition = match Open::new(&self.config, *id, consumer, self.options.accept_loss) {
+        let due: Vec<i32> = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| matches!(partition, Partition::Parked { until, .. } if *until <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            match Open::new(&self.config, id, consumer, self.options.accept_loss) {
                 Ok(open) => {
                     opened = true;
                     self.topic_checked = Some(Instant::now());
-                    Partition::Open(Box::new(open))
+                    self.partitions.insert(id, Partition::Open(Box::new(open)));
                 }
                 Err(OpenError::Lost(text)) => return Err(text),
-                Err(error) => {
-                    if !matches!(error, OpenError::Locked(_)) {
-                        metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
-                    }
-                    Partition::after(error, attempts)
-                }
-            };
+                Err(error) => self.fail(id, error),
+            }
         }
         if opened {
             self.read_from_open(consumer);
         }
         Ok(())
+    }
+
+    /// Parks or stops a partition after a failure; the more in a row, the longer.
+    fn fail(&mut self, id: i32, error: OpenError) {
+        let locked = matches!(error, OpenError::Locked(_));
+        let failures = self.failures.get(&id).map_or(0, |(count, _)| *count);
+        if !locked {
+            metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+            self.failures.insert(id, (failures + 1, error.to_string()));
+        }
+        self.partitions.insert(id, Partition::after(error, failures));
     }
 
     /// Tells the consumer to read what is open, each from its position.
@@ -367,7 +391,7 @@ impl Table {
         for partition in self.partitions.values_mut() {
             if !matches!(partition, Partition::Stopped(_)) {
                 let until = Instant::now() + Duration::from_secs(1);
-                *partition = Partition::Parked { until, attempts: 0, cause: Cause::Failed(reason.to_owned()) };
+                *partition = Partition::Parked { until, cause: Cause::Failed(reason.to_owned()) };
             }
         }
         self.read_from_open(consumer);
@@ -390,12 +414,14 @@ impl Table {
             consumer.publish_offsets(&[(id, open.position)]);
             self.count(&committed, started.elapsed());
         }
-        if let Err(error) = result {
-            metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                *partition = Partition::after(error.into(), 1);
+        match result {
+            Ok(()) => {
+                self.failures.remove(&id);
             }
-            self.read_from_open(consumer);
+            Err(error) => {
+                self.fail(id, error.into());
+                self.read_from_open(consumer);
+            }
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ pub enum Kind {
     Timestamp(Option<Tz>),
     Date,
     Time,
+    /// With an offset, which counts.
+    TimeWithZone,
     /// As it is. A JSON number is taken by its digits as they stand.
     Text,
     /// Text that may be JSON: by structure where it reads as an object or array, else as it is. For
@@ -61,6 +63,10 @@ pub fn from_text(kind: &Kind, text: &str, out: &mut Vec<u8>) {
         Kind::Timestamp(zone) => time_value(clock::timestamp_us(text, *zone), text, out),
         Kind::Date => time_value(clock::date_days(text), text, out),
         Kind::Time => time_value(clock::time_us(text), text, out),
+        Kind::TimeWithZone => match clock::time_and_offset_us(text) {
+            Some((time, offset)) => tagged(TIME, format!("{time}/{offset}").as_bytes(), out),
+            None => tagged(MISFIT, text.as_bytes(), out),
+        },
         Kind::Text => tagged(TEXT, text.as_bytes(), out),
         Kind::TextOrJson => match text.as_bytes().first() {
             Some(b'{' | b'[') => match serde_json::from_str::<Value>(text) {
@@ -95,9 +101,10 @@ pub fn from_json(kind: &Kind, value: &Value, out: &mut Vec<u8>) {
             tagged(TEXT, if *value { b"true" } else { b"false" }, out)
         }
         (_, Value::String(text)) => from_text(kind, text, out),
-        (Kind::Bool | Kind::Bytes | Kind::Timestamp(_) | Kind::Date | Kind::Time, Value::Number(value)) => {
-            tagged(MISFIT, value.as_str().as_bytes(), out)
-        }
+        (
+            Kind::Bool | Kind::Bytes | Kind::Timestamp(_) | Kind::Date | Kind::Time | Kind::TimeWithZone,
+            Value::Number(value),
+        ) => tagged(MISFIT, value.as_str().as_bytes(), out),
         (_, Value::Number(value)) => from_text(kind, value.as_str(), out),
         _ => json(value, out),
     }
@@ -396,6 +403,9 @@ mod tests {
         assert_eq!(text(&Kind::Date, "2025-01-15"), message(&Kind::Date, "\"2025-01-15\""));
         assert_ne!(text(&Kind::Date, "2025-01-15"), text(&Kind::Date, "0001-01-15 BC"));
         assert_eq!(text(&Kind::Time, "12:24:00"), message(&Kind::Time, "\"12:24:00.000\""));
+        let zoned = Kind::TimeWithZone;
+        assert_eq!(text(&zoned, "12:00:00.25-08"), message(&zoned, "\"12:00:00.25-08:00\""));
+        assert_ne!(text(&zoned, "12:00:00+00"), message(&zoned, "\"13:00:00+01:00\""));
         assert_ne!(text(&utc, "yesterday"), text(&utc, "today"));
         assert_ne!(message(&utc, "1736943840000000"), text(&utc, "2025-01-15 12:24:00"));
     }

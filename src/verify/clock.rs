@@ -52,6 +52,12 @@ pub fn time_us(text: &str) -> Option<Moment> {
     rest.is_empty().then_some(Moment::At(time))
 }
 
+/// Microseconds since midnight, and the offset's: `12:00:00-08` is `12:00:00-08:00`, but not `20:00:00Z`.
+pub fn time_and_offset_us(text: &str) -> Option<(i64, i64)> {
+    let (time, rest) = time_part(text)?;
+    Some((time, offset_us(rest)?))
+}
+
 /// `2025-01-15T12:24:00.5Z`, for reports.
 pub fn iso(us: i64) -> String {
     match chrono::DateTime::from_timestamp_micros(us) {
@@ -246,6 +252,7 @@ mod tests {
             timestamp_us(&text, Some(chrono_tz::Europe::Berlin));
             date_days(&text);
             time_us(&text);
+            time_and_offset_us(&text);
         }
     }
 }

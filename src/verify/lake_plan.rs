@@ -66,7 +66,7 @@ fn kind_of(data_type: &DataType, catalogue: Option<&Kind>, is_known: bool) -> Op
         DataType::Time64(_) => Kind::Time,
         DataType::Binary | DataType::LargeBinary => Kind::Bytes,
         DataType::Utf8 | DataType::LargeUtf8 => match catalogue {
-            Some(kind @ (Kind::Json | Kind::Array(_) | Kind::Bytes | Kind::Time)) => kind.clone(),
+            Some(kind @ (Kind::Json | Kind::Array(_) | Kind::Bytes | Kind::Time | Kind::TimeWithZone)) => kind.clone(),
             Some(_) => Kind::Text,
             None if is_known => Kind::Text,
             None => Kind::TextOrJson,

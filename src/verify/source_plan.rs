@@ -77,10 +77,11 @@ fn scalar_kind(type_oid: u32, zone: Option<Tz>) -> Option<Kind> {
         1184 => Kind::Timestamp(None),
         1082 => Kind::Date,
         1083 => Kind::Time,
+        1266 => Kind::TimeWithZone,
         17 => Kind::Bytes,
         114 | 3802 => Kind::Json,
-        // oid, name, text, char(n), varchar, timetz, uuid
-        26 | 19 | 25 | 1042 | 1043 | 1266 | 2950 => Kind::Text,
+        // oid, name, text, char(n), varchar, uuid
+        26 | 19 | 25 | 1042 | 1043 | 2950 => Kind::Text,
         _ => return None,
     })
 }

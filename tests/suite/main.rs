@@ -31,4 +31,5 @@ mod short_form;
 mod style;
 mod tables;
 mod types;
+mod verify;
 mod workload;
