@@ -148,6 +148,7 @@ fn exit_codes() -> String {
 
 /// Parses the arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
+    limit_arenas();
     let cli = Cli::parse();
     if let Err(reason) = start_logging(&cli.log, cli.log_format) {
         eprintln!("--log {}: {reason}", cli.log);
@@ -161,6 +162,17 @@ pub fn main() -> ExitCode {
     // Blocking client calls may still be under way; leaving is always safe, waiting is not useful.
     runtime.shutdown_background();
     code
+}
+
+/// Messages and their headers are allocated on one thread and freed on the client's: with glibc's
+/// default of eight arenas a core that contention doubled capture's CPU (measured: 3.6 to 5.7 s a million rows,
+/// 2.5 with two arenas) and its rate fell by half.
+fn limit_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a setting of the allocator, made before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }
 
 fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {

@@ -118,6 +118,10 @@ impl Unit {
         status.since_seconds = now_seconds();
     }
 
+    pub fn is_ready(&self) -> bool {
+        self.health.lock().get(&self.id).is_some_and(|status| status.state.is_ready())
+    }
+
     /// Replaces the stage-specific detail of `/status`.
     pub fn detail(&self, detail: serde_json::Value) {
         if let Some(status) = self.health.lock().get_mut(&self.id) {

@@ -7,6 +7,7 @@ use super::{
     plan::KeyText,
     read::{Last, Mark, Order, ReadError, Reading},
     session::Opened,
+    silence::Side,
     source::Source,
     sql,
     start::Turn,
@@ -142,6 +143,7 @@ impl Engine {
             _ => None,
         };
         let text = sql::estimate(&known.source, known.progress.floor, after);
+        let _waiting = turn.session.pulse.waiting(Side::Postgres);
         let row = turn.session.client.query_one(&text, &[]).await.map_err(ReadError::Server)?;
         let plan: Json = row.try_get(0).map_err(ReadError::Server)?;
         let left = plan.0.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_u64).unwrap_or(0);

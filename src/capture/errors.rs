@@ -104,6 +104,8 @@ pub enum SessionError {
     NoActivities,
     #[error(transparent)]
     Snapshot(#[from] NotASnapshot),
+    #[error("PostgreSQL has not answered for {seconds} s and does not work for us: the line is dead")]
+    Silent { seconds: u64 },
 }
 
 impl SessionError {
@@ -112,7 +114,11 @@ impl SessionError {
     }
 
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, SessionError::Postgres(error) if error.is_unavailable())
+        match self {
+            SessionError::Postgres(error) => error.is_unavailable(),
+            SessionError::Silent { .. } => true,
+            _ => false,
+        }
     }
 }
 

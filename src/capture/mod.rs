@@ -29,6 +29,7 @@ mod poll;
 mod publish;
 mod read;
 mod session;
+mod silence;
 mod sink;
 mod source;
 mod sql;

@@ -1,7 +1,10 @@
 //! The thread that publishes: it takes batches, checkpoints and commits in order, and answers each
 //! commit with a receipt. Its first error is its last word; what was open is then aborted.
 
-use super::value;
+use super::{
+    silence::{Pulse, Side},
+    value,
+};
 use crate::{
     config::model::{Capture, Kafka},
     failpoint,
@@ -56,6 +59,7 @@ pub enum Command {
 pub type Receipt = Result<Duration, ProducerError>;
 
 pub struct Publisher {
+    pub pulse: Pulse,
     commands: mpsc::Sender<Command>,
     receipts: mpsc::UnboundedReceiver<Receipt>,
     spare: mpsc::Receiver<Batch>,
@@ -64,7 +68,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Opens the producer, which fences any older one.
-    pub async fn start(kafka: &Kafka, capture: &Capture) -> Result<Publisher, ProducerError> {
+    pub async fn start(kafka: &Kafka, capture: &Capture, pulse: Pulse) -> Result<Publisher, ProducerError> {
         let (commands, command_queue) = mpsc::channel(CHANNEL_BATCHES);
         let (receipt_queue, receipts) = mpsc::unbounded_channel();
         let (spare_queue, spare) = mpsc::channel(SPARE_BATCHES);
@@ -105,7 +109,7 @@ impl Publisher {
                 }
             })
             .map_err(ProducerError::Failpoint)?;
-        let publisher = Publisher { commands, receipts, spare, thread: Some(thread) };
+        let publisher = Publisher { pulse, commands, receipts, spare, thread: Some(thread) };
         match opened.await {
             Ok(Ok(())) => Ok(publisher),
             Ok(Err(error)) => Err(error),
@@ -114,6 +118,7 @@ impl Publisher {
     }
 
     pub async fn send(&mut self, command: Command) -> Result<(), ProducerError> {
+        let _waiting = self.pulse.waiting(Side::Kafka);
         if self.commands.send(command).await.is_ok() {
             return Ok(());
         }
@@ -128,6 +133,7 @@ impl Publisher {
     }
 
     pub async fn receipt(&mut self) -> Receipt {
+        let _waiting = self.pulse.waiting(Side::Kafka);
         self.receipts.recv().await.unwrap_or(Err(ProducerError::Gone))
     }
 

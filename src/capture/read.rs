@@ -6,6 +6,7 @@ use super::{
     errors::{Fault, TableError},
     plan::{KeyText, widen},
     publish::Row,
+    silence::Side,
     sink::Sink,
     source::{Source, WatermarkType},
     value::{self, Kind, push_string},
@@ -20,6 +21,8 @@ use tokio_postgres::CopyOutStream;
 const LEADING_FIELDS: usize = 2;
 /// Rows between two looks at the clock and at shutdown.
 const ROWS_A_LOOK: u32 = 64;
+
+const DAY_US: i64 = 86_400_000_000;
 
 /// The last row handed over: raw key and watermark, kept to continue after it.
 #[derive(Debug, Default)]
@@ -246,19 +249,25 @@ impl Reading<'_> {
                 None => std::future::pending().await,
             }
         };
+        let waiting = sink.pulse().waiting(Side::Postgres);
         let is_down = tokio::select! {
             biased;
             message = stream.next() => return Ok(Waited::Message(message)),
             _ = shutdown.wait_for(|down| *down) => true,
             () = overdue => false,
         };
+        drop(waiting);
         if sink.unmarked_rows(self.table) > 0 && self.source.unique {
             let progress = mark.cut(last, None)?;
             self.cut(sink, progress, read.newest_us).await?;
         } else if !is_down {
             sink.commit().await.map_err(|error| ReadError::Fault(error.into()))?;
         }
-        if is_down { Ok(Waited::Shutdown) } else { Ok(Waited::Message(stream.next().await)) }
+        if is_down {
+            return Ok(Waited::Shutdown);
+        }
+        let _waiting = sink.pulse().waiting(Side::Postgres);
+        Ok(Waited::Message(stream.next().await))
     }
 
     async fn cut(&self, sink: &mut Sink, mut progress: Progress, newest_us: Option<i64>) -> Result<(), ReadError> {
@@ -281,7 +290,9 @@ impl Reading<'_> {
                 .and_then(|raw| value::unix_us(i64::from_be_bytes(*raw)))
                 .map(|time| if kind == WatermarkType::Timestamp { self.zone.instant_us(time) } else { time }),
         };
-        read.newest_us = read.newest_us.max(time_us);
+        // A date in the far future would stand as the newest for good.
+        let plausible_us = self.poll_time_us.saturating_add(DAY_US);
+        read.newest_us = read.newest_us.max(time_us.filter(|time| *time <= plausible_us));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use super::{
     checkpoint::Identity,
     errors::{SessionError, TableError},
     plan::{Observation, PreparedTransaction, Snapshot, runs},
+    silence::{Pulse, Side},
     sql,
 };
 use crate::{
@@ -12,10 +13,13 @@ use crate::{
 };
 use futures_util::future::{join, join4};
 use roaring::RoaringTreemap;
-use tokio_postgres::{Client, CopyOutStream, Row, Statement};
+use tokio_postgres::{Client, CopyOutStream, Row, Statement, error::SqlState};
 
 /// Ids whose state is asked for at once; each costs 1.4 µs.
 const MOST_ASKED: u64 = 500_000;
+
+/// For each table, when they could not all be locked in time.
+const SECOND_LOCK_TIMEOUT_MS: u64 = 50;
 
 pub struct Session {
     pub client: Client,
@@ -25,6 +29,9 @@ pub struct Session {
     pub time_zone: Option<String>,
     /// The id after the greatest that had been assigned when last looked.
     pub latest: u64,
+    pub pulse: Pulse,
+    /// Process id of the session on the server.
+    pub backend: i32,
     lock_timeout_ms: u64,
     observe: Statement,
     prepared: Statement,
@@ -45,13 +52,13 @@ pub struct Opened {
 
 impl Session {
     /// Connects and refuses a server or a role with which nothing could be promised.
-    pub async fn open(config: &Postgres, lock_timeout_ms: u64) -> Result<Session, SessionError> {
+    pub async fn open(config: &Postgres, lock_timeout_ms: u64, pulse: Pulse) -> Result<Session, SessionError> {
         let client = connect(config).await?;
         let facts = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
                    pg_is_in_recovery(), current_user::text, current_setting('track_activities')::bool,
-                   current_database()::text",
+                   current_database()::text, pg_backend_pid()",
                 &[],
             )
             .await
@@ -84,11 +91,26 @@ impl Session {
         let prepare = async |text| client.prepare(text).await.map_err(SessionError::query);
         let (observe, prepared) = (prepare(sql::OBSERVE).await?, prepare(sql::PREPARED).await?);
         let (ended, snapshot) = (prepare(sql::ENDED).await?, prepare(sql::SNAPSHOT).await?);
-        Ok(Session { client, user, identity, time_zone, latest, lock_timeout_ms, observe, prepared, ended, snapshot })
+        let backend = facts.get(6);
+        Ok(Session {
+            pulse,
+            backend,
+            client,
+            user,
+            identity,
+            time_zone,
+            latest,
+            lock_timeout_ms,
+            observe,
+            prepared,
+            ended,
+            snapshot,
+        })
     }
 
     /// Those of `asked` that have ended by now.
     pub async fn ended(&self, asked: &RoaringTreemap) -> Result<RoaringTreemap, SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let mut ended = RoaringTreemap::new();
         let mut left = MOST_ASKED;
         let (mut first, mut last) = (Vec::new(), Vec::new());
@@ -109,16 +131,13 @@ impl Session {
         Ok(ended)
     }
 
-    fn begin_text(&self) -> String {
-        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}", self.lock_timeout_ms)
-    }
-
     /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot: in this order,
     /// all in one flight. A table that cannot be locked is left out.
     pub async fn begin(&mut self, tables: &[String], ended: RoaringTreemap) -> Result<Opened, SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let client = &self.client;
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
-        let begin = format!("{}; {}; SAVEPOINT one", self.begin_text(), lock_text(tables));
+        let begin = format!("{}; {}; SAVEPOINT one", begin_text(self.lock_timeout_ms), lock_text(tables));
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&names];
         let (clock, prepared, locked, snapshot) = join4(
             client.query_one(&self.observe, &[]),
@@ -133,16 +152,26 @@ impl Session {
             Ok(()) => opened(observation, &snapshot.map_err(SessionError::query)?, Vec::new())?,
             Err(error) if error.is_closed() => return Err(SessionError::query(error)),
             // What was read before still comes before the snapshot.
-            Err(_) => self.begin_one_by_one(tables, observation).await?,
+            Err(error) => {
+                // The time for waiting has been spent; the other tables shall not wait again.
+                let has_waited = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+                let lock_timeout_ms = if has_waited { SECOND_LOCK_TIMEOUT_MS } else { self.lock_timeout_ms };
+                self.begin_one_by_one(tables, observation, lock_timeout_ms).await?
+            }
         };
         self.latest = opened.latest;
         Ok(opened)
     }
 
     /// As [`Session::begin`], each lock on its own, so that one table does not stop the others.
-    async fn begin_one_by_one(&self, tables: &[String], observation: Observation) -> Result<Opened, SessionError> {
+    async fn begin_one_by_one(
+        &self,
+        tables: &[String],
+        observation: Observation,
+        lock_timeout_ms: u64,
+    ) -> Result<Opened, SessionError> {
         let run = async |text: &str| self.client.batch_execute(text).await;
-        run(&format!("ROLLBACK; {}; SAVEPOINT one", self.begin_text())).await.map_err(SessionError::query)?;
+        run(&format!("ROLLBACK; {}; SAVEPOINT one", begin_text(lock_timeout_ms))).await.map_err(SessionError::query)?;
         let mut failed = Vec::new();
         let mut names: Vec<Option<&str>> = Vec::new();
         for (position, table) in tables.iter().enumerate() {
@@ -162,11 +191,13 @@ impl Session {
 
     /// Ends the transaction; the connection is of no use where that fails.
     pub async fn end(&self) -> Result<(), SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         self.client.batch_execute("COMMIT").await.map_err(SessionError::query)
     }
 
     /// Starts a `COPY` behind a savepoint of its own.
     pub async fn copy(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         let (savepoint, stream) =
             join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(sql)).await;
         savepoint?;
@@ -175,8 +206,13 @@ impl Session {
 
     /// Goes on after a failed query.
     pub async fn undo(&self) -> Result<(), SessionError> {
+        let _waiting = self.pulse.waiting(Side::Postgres);
         self.client.batch_execute("ROLLBACK TO one").await.map_err(SessionError::query)
     }
+}
+
+fn begin_text(lock_timeout_ms: u64) -> String {
+    format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_timeout_ms}")
 }
 
 fn lock_text(tables: &[String]) -> String {

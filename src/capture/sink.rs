@@ -5,6 +5,7 @@ use super::{
     checkpoint::Progress,
     publish::{Batch, Command, Publisher, Receipt},
     read::{Read, ReadError},
+    silence::Pulse,
 };
 use crate::{config::model::Capture, kafka::producer::ProducerError};
 use std::{
@@ -69,6 +70,10 @@ impl Sink {
             max_bytes: capture.max_transaction_bytes.max(1),
             max_open: Duration::from_millis(capture.max_transaction_ms.max(1)),
         }
+    }
+
+    pub fn pulse(&self) -> &Pulse {
+        &self.publisher.pulse
     }
 
     /// Whether the open transaction has reached a limit by size.

@@ -5,6 +5,7 @@ use super::{
     errors::{Fault, SessionError},
     publish::Publisher,
     session::Session,
+    silence::Pulse,
     sink::Sink,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         replay,
     },
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// The connections of a turn.
 pub struct Turn {
@@ -38,14 +39,19 @@ impl Engine {
             let reason = format!("waiting for PostgreSQL at {}:{}", config.host, config.port);
             self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
         }
-        let session = Session::open(&config, self.capture.lock_timeout_ms).await?;
+        let pulse = Pulse::default();
+        let opening = Session::open(&config, self.capture.lock_timeout_ms, pulse.clone());
+        // Two connections and a few questions that take no time.
+        let limit = Duration::from_millis(config.connect_timeout_ms * 2) + Duration::from_secs(10);
+        let silent = |_| SessionError::Silent { seconds: limit.as_secs() };
+        let session = tokio::time::timeout(limit, opening).await.map_err(silent)??;
         let kafka = self.pipeline.kafka.clone();
         if !self.has_started {
             let reason = format!("waiting for Kafka at {}", kafka.brokers);
             self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
             ensure_topics(&kafka, &self.topics()).await?;
         }
-        let publisher = Publisher::start(&kafka, &self.capture).await?;
+        let publisher = Publisher::start(&kafka, &self.capture, pulse).await?;
         let topic = self.capture.checkpoint_topic.clone();
         let prefix = format!("{}/", self.pipeline.name);
         let checkpoints = blocking(move || replay::latest_values(&kafka, &topic, |key| key.starts_with(&prefix))).await;

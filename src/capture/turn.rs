@@ -8,6 +8,7 @@ use super::{
     publish::TABLE_HEADER,
     read::{ReadError, encode_checkpoint},
     session::Opened,
+    silence::{Side, Watch},
     sink::Committed,
     start::{Turn, blocking},
     table::{self, Beginning, Known, Standing},
@@ -28,7 +29,16 @@ pub enum TurnEnd {
 impl Engine {
     pub async fn turn(&mut self, backoff_ms: &mut u64) -> Result<TurnEnd, Fault> {
         let mut turn = self.start().await?;
-        let result = self.work(&mut turn, backoff_ms).await;
+        let watch = Watch {
+            pulse: turn.session.pulse.clone(),
+            pipeline: self.pipeline.clone(),
+            backend: turn.session.backend,
+            units: self.tables.iter().map(|table| table.unit.clone()).collect(),
+        };
+        let result = tokio::select! {
+            result = self.work(&mut turn, backoff_ms) => result,
+            error = watch.dead() => Err(error.into()),
+        };
         turn.sink.stop().await;
         result
     }
@@ -206,7 +216,9 @@ impl Engine {
         if table.known.as_ref().is_some_and(|known| known.fingerprint == *fingerprint) {
             return Ok(());
         }
+        let waiting = turn.session.pulse.waiting(Side::Postgres);
         let (source, zone) = table.describe(&turn.session, &self.capture).await?;
+        drop(waiting);
         if !source.unique {
             tracing::warn!(
                 "table {}: the key ({}) is not the primary key or can be null: rows with the same key are versions of one row to those who read the topic",

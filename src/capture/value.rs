@@ -131,8 +131,10 @@ impl Kind {
                 match infinite(value) {
                     Some(name) => out.extend_from_slice(name.as_bytes()),
                     None => {
-                        let unix = value.saturating_add(EPOCH_2000_US);
-                        push_instant(out, if *self == Kind::Timestamp { zone.instant_us(unix) } else { unix });
+                        // The last years of PostgreSQL's range are beyond ours, and beyond any zone's rules.
+                        let local = value.checked_add(EPOCH_2000_US).filter(|_| *self == Kind::Timestamp);
+                        let raw = local.map_or(value, |local| raw_timestamp(zone.instant_us(local)));
+                        push_day_and_time(out, raw.div_euclid(DAY_US) + EPOCH_2000_DAYS, raw.rem_euclid(DAY_US));
                     }
                 }
                 out.push(b'"');
@@ -211,8 +213,7 @@ pub fn timestamp_text(raw: i64) -> String {
     if let Some(name) = infinite(raw) {
         return name.to_owned();
     }
-    let unix = raw.saturating_add(EPOCH_2000_US);
-    let (days, time) = (unix.div_euclid(DAY_US), unix.rem_euclid(DAY_US));
+    let (days, time) = (raw.div_euclid(DAY_US) + EPOCH_2000_DAYS, raw.rem_euclid(DAY_US));
     let mut out = Vec::new();
     push_time(&mut out, time);
     let time = String::from_utf8_lossy(&out).into_owned();
@@ -402,9 +403,13 @@ fn push_time(out: &mut Vec<u8>, time_us: i64) {
 
 /// `YYYY-MM-DDTHH:MM:SS[.ffffff]Z` of microseconds since 1970.
 pub fn push_instant(out: &mut Vec<u8>, unix_us: i64) {
-    push_date(out, unix_us.div_euclid(DAY_US));
+    push_day_and_time(out, unix_us.div_euclid(DAY_US), unix_us.rem_euclid(DAY_US));
+}
+
+fn push_day_and_time(out: &mut Vec<u8>, days: i64, time_us: i64) {
+    push_date(out, days);
     out.push(b'T');
-    push_time(out, unix_us.rem_euclid(DAY_US));
+    push_time(out, time_us);
     out.push(b'Z');
 }
 
@@ -538,4 +543,169 @@ fn push_dimension(
     }
     out.push(b']');
     Some(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn json(kind: &Kind, raw: &[u8]) -> String {
+        let mut out = Vec::new();
+        kind.write_json(raw, &mut Zone::new(chrono_tz::UTC), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn numeric(weight: i16, sign: u16, scale: u16, groups: &[u16]) -> Vec<u8> {
+        let head = [groups.len() as u16, weight as u16, sign, scale];
+        head.iter().chain(groups).flat_map(|half| half.to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(json(&Kind::Bool, &[1]), "true");
+        assert_eq!(json(&Kind::Bool, &[0]), "false");
+        assert_eq!(json(&Kind::Int2, &(-7_i16).to_be_bytes()), "-7");
+        assert_eq!(json(&Kind::Int4, &i32::MIN.to_be_bytes()), "-2147483648");
+        assert_eq!(json(&Kind::Int8, &i64::MAX.to_be_bytes()), "9223372036854775807");
+        assert_eq!(json(&Kind::Oid, &u32::MAX.to_be_bytes()), "4294967295");
+        assert_eq!(json(&Kind::Float4, &0.1_f32.to_be_bytes()), "0.1");
+        assert_eq!(json(&Kind::Float8, &1e300_f64.to_be_bytes()), "1e300");
+        assert_eq!(json(&Kind::Float8, &f64::NAN.to_be_bytes()), "\"NaN\"");
+        assert_eq!(json(&Kind::Float4, &f32::NEG_INFINITY.to_be_bytes()), "\"-Infinity\"");
+    }
+
+    #[test]
+    fn numerics_keep_every_digit() {
+        for (raw, text) in [
+            (numeric(0, 0, 2, &[220]), "220.00"),
+            (numeric(0, 0x4000, 1, &[12, 5000]), "-12.5"),
+            (numeric(1, 0, 0, &[1, 0]), "10000"),
+            (numeric(1, 0, 0, &[1]), "10000"),
+            (numeric(-1, 0, 4, &[1]), "0.0001"),
+            (numeric(-2, 0, 8, &[12]), "0.00000012"),
+            (numeric(0, 0, 0, &[]), "0"),
+            (numeric(0, 0, 3, &[]), "0.000"),
+            (numeric(2, 0, 5, &[12, 34, 5678, 9012, 3000]), "1200345678.90123"),
+            (numeric(0, 0xC000, 0, &[]), "\"NaN\""),
+            (numeric(0, 0xD000, 0, &[]), "\"Infinity\""),
+            (numeric(0, 0xF000, 0, &[]), "\"-Infinity\""),
+        ] {
+            assert_eq!(json(&Kind::Numeric, &raw), text);
+        }
+        assert!(Kind::Numeric.write_json(&[0, 1], &mut Zone::new(chrono_tz::UTC), &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        assert_eq!(json(&Kind::Text, "a\"b\\c\n\r\t\u{8}\u{c}\u{1}é😀".as_bytes()), r#""a\"b\\c\n\r\t\b\f\u0001é😀""#);
+        assert_eq!(json(&Kind::Text, b""), "\"\"");
+        assert_eq!(json(&Kind::AsText, b"[1,2)"), "\"[1,2)\"");
+        assert_eq!(json(&Kind::Json, b"{ \"a\" : 1 }"), "{ \"a\" : 1 }");
+        assert_eq!(json(&Kind::Jsonb, b"\x01{\"a\": 1}"), "{\"a\": 1}");
+        assert_eq!(json(&Kind::Bytea, b"\x00\xff\x10"), "\"AP8Q\"");
+        assert_eq!(json(&Kind::Bytea, b""), "\"\"");
+        let uuid: Vec<u8> = (0..16).collect();
+        assert_eq!(json(&Kind::Uuid, &uuid), "\"00010203-0405-0607-0809-0a0b0c0d0e0f\"");
+    }
+
+    #[test]
+    fn times() {
+        let timestamp = |raw: i64| json(&Kind::Timestamp, &raw.to_be_bytes());
+        assert_eq!(timestamp(0), "\"2000-01-01T00:00:00Z\"");
+        assert_eq!(timestamp(-1), "\"1999-12-31T23:59:59.999999Z\"");
+        assert_eq!(timestamp(790_259_040_500_000), "\"2025-01-15T12:24:00.5Z\"");
+        assert_eq!(timestamp(i64::MAX), "\"infinity\"");
+        assert_eq!(timestamp(i64::MIN), "\"-infinity\"");
+        // The ends of PostgreSQL's range.
+        assert_eq!(timestamp(9_223_371_331_199_999_999), "\"+294276-12-31T23:59:59.999999Z\"");
+        assert_eq!(timestamp(-211_813_488_000_000_000), "\"-4713-11-24T00:00:00Z\"");
+        assert_eq!(json(&Kind::Date, &0_i32.to_be_bytes()), "\"2000-01-01\"");
+        assert_eq!(json(&Kind::Date, &59_i32.to_be_bytes()), "\"2000-02-29\"");
+        assert_eq!(json(&Kind::Date, &i32::MAX.to_be_bytes()), "\"infinity\"");
+        assert_eq!(json(&Kind::Date, &(-730_485_i32).to_be_bytes()), "\"0000-01-01\"");
+        assert_eq!(json(&Kind::Time, &86_400_000_000_i64.to_be_bytes()), "\"24:00:00\"");
+        let mut with_zone = 3_600_000_001_i64.to_be_bytes().to_vec();
+        with_zone.extend_from_slice(&(-19_800_i32).to_be_bytes());
+        assert_eq!(json(&Kind::TimeTz, &with_zone), "\"01:00:00.000001+05:30\"");
+    }
+
+    #[test]
+    fn local_times_are_read_in_their_zone() {
+        let mut out = Vec::new();
+        let raw =
+            raw_timestamp(chrono::DateTime::parse_from_rfc3339("2025-07-01T12:00:00Z").unwrap().timestamp_micros());
+        let mut zone = Zone::new(chrono_tz::Europe::Berlin);
+        Kind::Timestamp.write_json(&raw.to_be_bytes(), &mut zone, &mut out).unwrap();
+        assert_eq!(out, b"\"2025-07-01T10:00:00Z\"");
+    }
+
+    #[test]
+    fn arrays_nest() {
+        let element = |value: Option<i32>| match value {
+            Some(value) => [4_i32.to_be_bytes(), value.to_be_bytes()].concat(),
+            None => (-1_i32).to_be_bytes().to_vec(),
+        };
+        let head = |sizes: &[i32]| {
+            let mut raw = [(sizes.len() as i32).to_be_bytes(), 1_i32.to_be_bytes(), 23_i32.to_be_bytes()].concat();
+            for size in sizes {
+                raw.extend_from_slice(&size.to_be_bytes());
+                raw.extend_from_slice(&1_i32.to_be_bytes());
+            }
+            raw
+        };
+        let kind = Kind::Array(Box::new(Kind::Int4));
+        assert_eq!(json(&kind, &head(&[])), "[]");
+        let one = [head(&[2]), element(Some(1)), element(None)].concat();
+        assert_eq!(json(&kind, &one), "[1,null]");
+        let two = [head(&[2, 2]), element(Some(1)), element(Some(2)), element(Some(3)), element(Some(4))].concat();
+        assert_eq!(json(&kind, &two), "[[1,2],[3,4]]");
+        for length in 0..two.len() {
+            assert!(
+                kind.write_json(&two[..length], &mut Zone::new(chrono_tz::UTC), &mut Vec::new()).is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_are_read_back_by_postgresql() {
+        let text = |kind: &Kind, raw: &[u8]| kind.sql_text(raw).unwrap();
+        assert_eq!(text(&Kind::Timestamp, &(-1_i64).to_be_bytes()), "1999-12-31 23:59:59.999999");
+        assert_eq!(text(&Kind::TimestampTz, &0_i64.to_be_bytes()), "2000-01-01 00:00:00+00");
+        assert_eq!(text(&Kind::TimestampTz, &i64::MAX.to_be_bytes()), "infinity");
+        assert_eq!(
+            text(&Kind::TimestampTz, &(-211_813_488_000_000_000_i64).to_be_bytes()),
+            "4714-11-24 00:00:00+00 BC"
+        );
+        assert_eq!(text(&Kind::Date, &(-730_485_i32).to_be_bytes()), "0001-01-01 BC");
+        assert_eq!(text(&Kind::Bytea, b"\x00\xff"), "\\x00ff");
+        assert_eq!(text(&Kind::Text, b"a\"b"), "a\"b");
+        assert_eq!(text(&Kind::Float8, &f64::NAN.to_be_bytes()), "NaN");
+        assert_eq!(text(&Kind::Uuid, &[0; 16]), "00000000-0000-0000-0000-000000000000");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_back_from_json(text in any::<String>()) {
+            let read: String = serde_json::from_str(&json(&Kind::Text, text.as_bytes())).unwrap();
+            prop_assert_eq!(read, text);
+        }
+
+        #[test]
+        fn any_instant_is_read_back(unix_us in -62_135_596_800_000_000_i64..253_402_300_799_999_999) {
+            let read = chrono::DateTime::parse_from_rfc3339(&instant_text(unix_us)).unwrap();
+            prop_assert_eq!(read.timestamp_micros(), unix_us);
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_written(raw in prop::collection::vec(any::<u8>(), 0..40)) {
+            let element = |kind| Kind::Array(Box::new(kind));
+            for kind in [Kind::Bool, Kind::Int4, Kind::Float8, Kind::Numeric, Kind::Timestamp, Kind::TimestampTz, Kind::Date,
+                Kind::Time, Kind::TimeTz, Kind::Uuid, Kind::Bytea, Kind::Jsonb, element(Kind::Int4), element(Kind::Numeric)] {
+                let _ = kind.write_json(&raw, &mut Zone::new(chrono_tz::Europe::Berlin), &mut Vec::new());
+                let _ = kind.sql_text(&raw);
+            }
+        }
+    }
 }

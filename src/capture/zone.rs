@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn far_times_do_not_panic() {
         let mut zone = Zone::new(chrono_tz::America::New_York);
-        for time in [i64::MIN, i64::MIN + 1, -211_810_204_800_000_000, 0, 9_224_318_016_000_000_000, i64::MAX] {
+        for time in [i64::MIN, i64::MIN + 1, -211_810_204_800_000_000, 0, 9_200_000_000_000_000_000, i64::MAX] {
             zone.local_us(time);
             zone.instant_us(time.clamp(i64::MIN / 2, i64::MAX / 2));
         }

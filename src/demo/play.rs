@@ -6,9 +6,9 @@ use super::{
     screen::{Outcome, Screen, Verified},
     stage_set::StageSet,
 };
-use crate::generate::{self, Bulk, Job, Live, Mode, Progress, Report};
+use crate::generate::{self, Bulk, Job, Live, Mode, Progress, Report, Show};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -32,7 +32,8 @@ pub async fn play(options: Options) -> Result<bool, DemoError> {
         Err(error) => eprintln!("demo: cleaning up: {error}"),
     }
     if options.keep && result.is_err() {
-        eprintln!("demo: kept as it is: {}; to stop it:\n{}", set.directory.display(), set.stop_commands());
+        let stop = write_stop_script(&set, None)?;
+        eprintln!("demo: servers and files are kept; to stop them: sh {}", stop.display());
     }
     result
 }
@@ -93,7 +94,7 @@ fn job(options: &Options, set: &StageSet, mode: Mode, progress: Progress) -> (Jo
         bad_share: BAD_SHARE,
         mode,
         shutdown,
-        progress_bar: false,
+        show: Show::Nothing,
         progress,
     };
     (job, running)
@@ -170,12 +171,18 @@ async fn keep(set: &StageSet, pipeline: &Pipeline) -> Result<(), DemoError> {
     while pipeline.http_address().is_none() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let stop = set.directory.join("stop.sh");
-    let (pid, servers, directory) = (pipeline.pid(), set.stop_commands(), set.directory.display());
-    let script = format!("#!/bin/sh\nkill -TERM {pid}\nsleep 2\n{servers}sleep 3\nrm -rf '{directory}'\n");
-    std::fs::write(&stop, script).map_err(super::file_error(&stop))?;
+    let stop = write_stop_script(set, Some(pipeline))?;
     super::screen::show_kept(set, pipeline.http_address().as_deref(), &stop);
     Ok(())
+}
+
+fn write_stop_script(set: &StageSet, pipeline: Option<&Pipeline>) -> Result<PathBuf, DemoError> {
+    let stop = set.directory.join("stop.sh");
+    let drain = pipeline.map_or_else(String::new, |pipeline| format!("kill -TERM {}\nsleep 2\n", pipeline.pid()));
+    let (servers, directory) = (set.stop_commands(), set.directory.display());
+    let script = format!("#!/bin/sh\n{drain}{servers}sleep 3\nrm -rf '{directory}'\n");
+    std::fs::write(&stop, script).map_err(super::file_error(&stop))?;
+    Ok(stop)
 }
 
 /// The first column of the progress lines.

@@ -1,6 +1,6 @@
 //! Rows of the past, by COPY.
 
-use super::{Bulk, GenerateError, Job, Orders, add, write_error};
+use super::{Bulk, GenerateError, Job, Orders, Show, add, write_error};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
@@ -21,7 +21,7 @@ pub(super) async fn run(job: &Job, bulk: &Bulk) -> Result<(), GenerateError> {
     let failed = write_error(job);
     let mut orders = Orders::new(job.seed, job.bad_share);
     let times = Times { end: Utc::now(), days: bulk.days, rows: bulk.rows };
-    let mut shown = Shown::new(job.progress_bar, bulk.rows);
+    let mut shown = Shown::new(job.show, bulk.rows);
     let mut row = 0;
     while row < bulk.rows && !*job.shutdown.borrow() {
         let end = (row + bulk.transaction_rows).min(bulk.rows);
@@ -79,14 +79,15 @@ impl Times {
 /// A bar on a terminal, a line in the log every few seconds elsewhere.
 struct Shown {
     bar: Option<indicatif::ProgressBar>,
+    log: bool,
     rows: u64,
     started: Instant,
     logged: Instant,
 }
 
 impl Shown {
-    fn new(bar: bool, rows: u64) -> Self {
-        let bar = bar.then(|| {
+    fn new(show: Show, rows: u64) -> Self {
+        let bar = (show == Show::Bar).then(|| {
             let bar = indicatif::ProgressBar::new(rows);
             if let Ok(style) = indicatif::ProgressStyle::with_template(
                 "{bar:30} {human_pos} of {human_len} rows  {per_sec}  {eta} left",
@@ -96,13 +97,13 @@ impl Shown {
             bar
         });
         let now = Instant::now();
-        Shown { bar, rows, started: now, logged: now }
+        Shown { bar, log: show == Show::Log, rows, started: now, logged: now }
     }
 
     fn at(&mut self, row: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(row);
-        } else if self.logged.elapsed() >= Duration::from_secs(5) {
+        } else if self.log && self.logged.elapsed() >= Duration::from_secs(5) {
             self.logged = Instant::now();
             let rate = row as f64 / self.started.elapsed().as_secs_f64();
             tracing::info!(rows = row, of = self.rows, rows_per_second = rate as u64, "generating");

@@ -1,6 +1,6 @@
 //! Rows of the present: many small transactions, some of them held open while others commit.
 
-use super::{GenerateError, Job, Live, Order, Orders, Progress, add, write_error};
+use super::{GenerateError, Job, Live, Order, Orders, Progress, Show, add, write_error};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_postgres::{Client, Statement};
 
 /// Transactions held open at the same time.
-const LATE_SESSIONS: usize = 16;
+const LATE_SESSIONS: usize = 32;
 /// At most so many transactions a second, each with the rows then due.
 const TRANSACTIONS_PER_SECOND: f64 = 100.0;
 /// Orders that a status update may choose from.
@@ -64,7 +64,7 @@ pub(super) async fn run(job: &Job, live: &Live) -> Result<(), GenerateError> {
             add(&counts.updated, changed as usize);
             add(&counts.transactions, 1);
         }
-        if logged.elapsed() >= Duration::from_secs(10) {
+        if job.show != Show::Nothing && logged.elapsed() >= Duration::from_secs(10) {
             logged = Instant::now();
             let report = job.progress.report(started.elapsed());
             tracing::info!(inserted = report.inserted, updated = report.updated, "generating");

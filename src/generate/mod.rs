@@ -55,10 +55,20 @@ pub struct Job {
     pub mode: Mode,
     /// Ends a run early, in good order.
     pub shutdown: watch::Receiver<bool>,
-    /// Draws a bar (bulk, on a terminal); else progress is logged.
-    pub progress_bar: bool,
+    pub show: Show,
     /// Counts along, for a caller that shows progress itself.
     pub progress: Progress,
+}
+
+/// How a long run shows that it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// A bar on the terminal (bulk only).
+    Bar,
+    /// A line in the log every few seconds.
+    Log,
+    /// The caller shows [`Job::progress`].
+    Nothing,
 }
 
 #[derive(Debug, Clone)]

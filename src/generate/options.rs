@@ -1,6 +1,6 @@
 //! The command line of `headwater generate orders`.
 
-use super::{Bulk, GenerateError, Job, Live, Mode, Progress};
+use super::{Bulk, GenerateError, Job, Live, Mode, Progress, Show};
 use crate::config::model::{Postgres, Secret, TlsMode};
 use std::{io::IsTerminal, str::FromStr};
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ impl Options {
             bad_share: self.bad,
             mode,
             shutdown,
-            progress_bar: std::io::stderr().is_terminal(),
+            show: if std::io::stderr().is_terminal() { Show::Bar } else { Show::Log },
             progress: Progress::default(),
         })
     }

@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use std::time::Duration;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
     #[error("Kafka at {brokers} cannot be reached: {reason}; check kafka.brokers and kafka.security_protocol")]
     Unreachable { brokers: String, reason: String },

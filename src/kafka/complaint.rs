@@ -12,7 +12,7 @@ use rdkafka::{
 };
 use std::sync::{Arc, Mutex, MutexGuard};
 
-const CLOSED: &str = "connections are closed without an answer, as by a listener of another security protocol";
+const CLOSED: &str = "connections are taken and closed without a word, as by a proxy whose broker is away, or by a listener of another security protocol";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {

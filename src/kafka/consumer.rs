@@ -9,6 +9,7 @@
 
 use super::{
     client_config,
+    complaint::Complaints,
     topic::{self, TopicDescription, TopicError},
 };
 use crate::config::model::Kafka;
@@ -29,9 +30,11 @@ use std::{
 
 /// Most records of one poll, and the payload bytes it aims at.
 const POLL_RECORDS: usize = 4_096;
-const POLL_BYTES: usize = 8 << 20;
-/// librdkafka's own queue of fetched records, over all partitions of a topic.
-const QUEUE_KIB: usize = 16 << 10;
+const POLL_BYTES: usize = 4 << 20;
+/// librdkafka's own queue of fetched records. It counts payloads, and a small record costs it about
+/// 400 bytes more, so their number is bounded too (for each partition).
+const QUEUE_KIB: usize = 8 << 10;
+const QUEUE_RECORDS: usize = 20_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
@@ -63,6 +66,8 @@ pub enum Polled<'a> {
     OutOfRange {
         partition: i32,
     },
+    /// The client can do nothing more: make another.
+    Fatal(String),
     Failed {
         code: RDKafkaErrorCode,
         text: String,
@@ -120,7 +125,7 @@ impl Record<'_> {
 #[derive(Default)]
 struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
-    last_error: Mutex<Option<String>>,
+    complaints: Complaints,
 }
 
 impl ClientContext for Callbacks {}
@@ -146,9 +151,14 @@ impl Drop for Queue {
 }
 
 impl Consumer {
-    /// Joins `group` for `topic`. Does not wait for the brokers.
-    pub fn new(kafka: &Kafka, group: &str, topic: &str) -> Result<Self, ConsumerError> {
+    /// Joins `group` for `topic`. Does not wait for the brokers. An `instance` makes it a static
+    /// member: one that comes back under the same name within the session timeout, after a crash too,
+    /// gets its partitions at once. No two live members may have the same.
+    pub fn new(kafka: &Kafka, group: &str, topic: &str, instance: Option<&str>) -> Result<Self, ConsumerError> {
         let mut config = client_config(kafka);
+        if let Some(instance) = instance {
+            config.set("group.instance.id", instance);
+        }
         config
             .set("group.id", group)
             .set("enable.auto.commit", "false")
@@ -157,14 +167,19 @@ impl Consumer {
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "range,roundrobin")
-            .set("session.timeout.ms", "10000")
-            .set("heartbeat.interval.ms", "2000")
+            // The least that brokers allow by default: how long the partitions of a process that was
+            // killed, and does not come back, stay without a reader.
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1500")
             .set("topic.metadata.refresh.interval.ms", "10000")
             .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
-            .set("queued.min.messages", "100000")
-            .set("fetch.message.max.bytes", "4194304")
-            .set("fetch.max.bytes", "8388608")
+            .set("queued.min.messages", QUEUE_RECORDS.to_string())
+            .set("fetch.message.max.bytes", "1048576")
+            .set("fetch.max.bytes", "4194304")
+            .set("receive.message.max.bytes", "100000000")
+            .set("socket.timeout.ms", "15000")
+            .set("socket.keepalive.enable", "true")
             // A full queue is the usual state of a bulk load: look again soon, not after a second.
             .set("fetch.queue.backoff.ms", "5")
             .set("reconnect.backoff.max.ms", "2000");
@@ -231,7 +246,17 @@ impl Consumer {
     }
 
     pub fn describe(&self, timeout: Duration) -> Result<TopicDescription, TopicError> {
-        topic::describe(&self.client, &self.topic, timeout)
+        let complaints = &self.client.context().complaints;
+        match topic::describe(&self.client, &self.topic, timeout) {
+            Ok(description) => {
+                complaints.clear();
+                Ok(description)
+            }
+            Err(TopicError::Client { topic, reason }) => {
+                Err(TopicError::Client { topic, reason: complaints.explain(&reason) })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The end of a partition as the last fetch found it; asks nobody.
@@ -259,11 +284,6 @@ impl Consumer {
         if let Err(error) = check("the group's offsets", code) {
             tracing::debug!(topic = %self.topic, "{error}");
         }
-    }
-
-    /// The last error that librdkafka reported outside of any call, such as a broker that is away.
-    pub fn take_error(&self) -> Option<String> {
-        lock(&self.client.context().last_error).take()
     }
 
     /// Leaves the group, so that the partitions go to others at once.
@@ -356,7 +376,13 @@ unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Polled<'a> {
             }
             code => {
                 let text = bytes(found.payload, found.len).map(|text| String::from_utf8_lossy(text).into_owned());
-                Polled::Failed { code: code.into(), text: text.unwrap_or_default() }
+                let text = text.unwrap_or_default();
+                match code {
+                    RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL | RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID => {
+                        Polled::Fatal(text)
+                    }
+                    code => Polled::Failed { code: code.into(), text },
+                }
             }
         }
     }
@@ -391,11 +417,13 @@ unsafe extern "C" fn on_rebalance(
     }
 }
 
-unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, _: c_int, reason: *const c_char, opaque: *mut c_void) {
+unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
     // SAFETY: librdkafka gives a live text, and the context that was set as opaque.
     unsafe {
         let callbacks = &*opaque.cast::<Callbacks>();
-        *lock(&callbacks.last_error) = Some(CStr::from_ptr(reason).to_string_lossy().into_owned());
+        if let Ok(code) = RDKafkaRespErr::try_from(code) {
+            callbacks.complaints.note(&ClientError::Global(code.into()), &CStr::from_ptr(reason).to_string_lossy());
+        }
     }
 }
 

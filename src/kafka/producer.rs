@@ -1,7 +1,10 @@
 //! The transactional publisher of `capture`. Every call blocks, with a deadline; it lives on a
 //! thread of its own.
 
-use super::client_config;
+use super::{
+    client_config,
+    complaint::{self, Complaints},
+};
 use crate::config::model::{Compression, Kafka};
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -12,12 +15,11 @@ use rdkafka::{
     },
     config::RDKafkaLogLevel,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
-    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext},
+    producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig},
 };
 use std::{
     ffi::{CString, c_char, c_void},
     ptr,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -66,18 +68,15 @@ pub struct Settings {
 }
 
 /// Keeps the client's latest complaint, which says more than the timeout that follows it.
-struct Listener {
-    last_error: Arc<Mutex<Option<String>>>,
-}
+struct Listener(Complaints);
 
 impl ClientContext for Listener {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", "{facility} {message}");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        complaint::log(level, facility, message);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(target: "librdkafka", "{error}: {reason}");
-        *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(reason.to_owned());
+        self.0.error(error, reason);
     }
 }
 
@@ -86,8 +85,7 @@ impl ProducerContext for Listener {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) =
-                Some(format!("a message was not taken: {error}"));
+            self.0.note(error, &format!("a message was not taken: {error}"));
         }
     }
 }
@@ -128,7 +126,7 @@ pub struct TopicHandle(usize);
 
 pub struct TransactionalProducer {
     transactional_id: String,
-    last_error: Arc<Mutex<Option<String>>>,
+    complaints: Complaints,
     topics: Vec<*mut rd_kafka_topic_t>,
     begun: Option<Instant>,
     sent_since_poll: u32,
@@ -140,14 +138,14 @@ impl TransactionalProducer {
     /// Connects and takes over the transactional id: an older producer with it is fenced, and what
     /// it left open is aborted or finished.
     pub fn open(kafka: &Kafka, settings: &Settings) -> Result<TransactionalProducer, ProducerError> {
-        let last_error = Arc::new(Mutex::new(None));
+        let complaints = Complaints::default();
         let unreachable = |reason: String| ProducerError::Unreachable { brokers: kafka.brokers.clone(), reason };
         let producer: BaseProducer<Listener> = configuration(kafka, settings)
-            .create_with_context(Listener { last_error: last_error.clone() })
+            .create_with_context(Listener(complaints.clone()))
             .map_err(|error| unreachable(error.to_string()))?;
         let opened = TransactionalProducer {
             transactional_id: settings.transactional_id.clone(),
-            last_error,
+            complaints,
             topics: Vec::new(),
             begun: None,
             sent_since_poll: 0,
@@ -300,8 +298,15 @@ impl TransactionalProducer {
         if self.begun.take().is_none() || self.producer.client().fatal_error().is_some() {
             return;
         }
-        if let Err(error) = self.producer.abort_transaction(ABORT_DEADLINE) {
-            tracing::debug!("aborting a Kafka transaction: {error}");
+        // An abort waits until the reports of the messages it throws away have been taken.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let started = Instant::now();
+        while let Err(error) = self.producer.abort_transaction(Duration::from_millis(50)) {
+            self.producer.poll(Duration::from_millis(5));
+            if !is_retriable(&error) || started.elapsed() > ABORT_DEADLINE {
+                tracing::debug!("aborting a Kafka transaction: {error}");
+                return;
+            }
         }
     }
 
@@ -339,11 +344,12 @@ impl TransactionalProducer {
     }
 
     fn words(&self, error: &ClientError) -> String {
-        let last = self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        match last {
-            Some(last) => format!("{error} ({last})"),
+        let words = match self.complaints.last() {
+            Some(last) => format!("{error} ({})", last.text),
             None => error.to_string(),
-        }
+        };
+        self.complaints.clear();
+        words
     }
 }
 

@@ -160,6 +160,29 @@ impl Reader {
         self.drain(&mut open, &mut take)
     }
 
+    /// Gives the record at one place, if it is still there.
+    pub fn read_at(&self, partition: i32, offset: i64, mut take: impl FnMut(&Record<'_>)) -> Result<(), ReadError> {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+            .map_err(|source| self.client(source))?;
+        self.consumer.assign(&assignment).map_err(|source| self.client(source))?;
+        let begun = Instant::now();
+        while begun.elapsed() < REQUEST_TIMEOUT {
+            match self.consumer.poll(Duration::from_millis(500)) {
+                Some(Ok(message)) if message.partition() == partition && message.offset() >= offset => {
+                    if message.offset() == offset {
+                        take(&Record { message: &message });
+                    }
+                    return Ok(());
+                }
+                Some(Err(ClientError::PartitionEOF(at))) if at == partition => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn drain(&self, open: &mut HashMap<i32, i64>, take: &mut impl FnMut(&Record<'_>) -> Next) -> Result<(), ReadError> {
         let mut moved = Instant::now();
         let mut last_error = "no error was reported; check that the brokers are up".to_owned();

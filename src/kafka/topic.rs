@@ -3,7 +3,7 @@
 //! The id tells a topic from another one made later under the same name. The Rust client has no
 //! call for it, so this file speaks to librdkafka directly.
 
-use super::client_config;
+use super::{admin::AdminError, client_config, reach};
 use crate::config::model::Kafka;
 use rdkafka::{
     admin::AdminClient,
@@ -37,8 +37,10 @@ pub enum TopicError {
     Missing { topic: String },
     #[error("the user may not describe topic {topic}: grant it DESCRIBE and READ on the topic")]
     Forbidden { topic: String },
-    #[error("Kafka did not describe topic {topic}: {code}; check kafka.brokers")]
-    Client { topic: String, code: RDKafkaErrorCode },
+    #[error("Kafka did not describe topic {topic}: {reason}; check kafka.brokers")]
+    Client { topic: String, reason: String },
+    #[error(transparent)]
+    Reach(#[from] AdminError),
     #[error("the Kafka client cannot be made: {source}; check the kafka section")]
     Settings { source: ClientError },
     #[error("topic name {topic:?} holds a zero byte")]
@@ -48,7 +50,11 @@ pub enum TopicError {
 impl TopicError {
     /// Whether waiting may cure it.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, TopicError::Missing { .. } | TopicError::Client { .. })
+        match self {
+            TopicError::Missing { .. } | TopicError::Client { .. } => true,
+            TopicError::Reach(error) => error.is_unavailable(),
+            TopicError::Forbidden { .. } | TopicError::Settings { .. } | TopicError::Name { .. } => false,
+        }
     }
 
     fn from_code(topic: &str, code: RDKafkaRespErr) -> Self {
@@ -57,13 +63,15 @@ impl TopicError {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
             | RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => TopicError::Missing { topic },
             RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED => TopicError::Forbidden { topic },
-            code => TopicError::Client { topic, code: code.into() },
+            code => TopicError::Client { topic, reason: RDKafkaErrorCode::from(code).to_string() },
         }
     }
 }
 
-/// Asks the cluster about `topic` with a client made for that. Blocks some seconds at most.
+/// Asks the cluster about `topic` with clients made for that. Blocks some seconds at most.
 pub fn find(kafka: &Kafka, topic: &str) -> Result<TopicDescription, TopicError> {
+    // Tells the cause where it does not get through, which the client below cannot.
+    reach::topic_names(kafka, Duration::from_secs(10))?;
     let mut config = client_config(kafka);
     // Waiting is the caller's, who says for what.
     config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);

@@ -39,16 +39,35 @@ pub struct Lock {
     _file: File,
 }
 
-/// Takes the lock in `directory`, which exists, or says who has it.
+/// This machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+/// Takes the lock of the partition in `directory`, which exists, or says who has it.
 pub fn acquire(directory: &Path) -> Result<Attempt, LakeError> {
+    acquire_file(&directory.join("lock"))
+}
+
+/// Who holds the lock of the partition in `directory`, where anybody does. For messages only.
+pub fn holder(directory: &Path) -> Option<Holder> {
     let path = directory.join("lock");
+    let file = File::open(&path).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) => None,
+        Err(_) => serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok(),
+    }
+}
+
+/// Takes the lock file `path`, made where it is missing, or says who has it.
+pub fn acquire_file(path: &Path) -> Result<Attempt, LakeError> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(&path)
-        .map_err(LakeError::io("open", &path))?;
+        .open(path)
+        .map_err(LakeError::io("open", path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -56,12 +75,14 @@ pub fn acquire(directory: &Path) -> Result<Attempt, LakeError> {
             let holder = file.read_to_string(&mut text).ok().and_then(|_| serde_json::from_str(&text).ok());
             return Ok(Attempt::Busy(holder));
         }
-        Err(TryLockError::Error(source)) => return Err(LakeError::Io { action: "lock", path, source }),
+        Err(TryLockError::Error(source)) => {
+            return Err(LakeError::Io { action: "lock", path: path.to_owned(), source });
+        }
     }
     let since = chrono::DateTime::<chrono::Utc>::from(SystemTime::now());
     let holder = Holder {
         pid: std::process::id(),
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        host: host(),
         since: since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
     };
     // Only for people: on a full disk the lock still holds.

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod ledger_file;
 pub mod lock;
 pub mod parquet_file;
+pub mod reader;
 pub mod store;
 
 use std::{io, path::PathBuf};

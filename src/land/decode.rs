@@ -249,7 +249,8 @@ fn check(plan: &Plan, slots: &[Slot]) -> Result<i32, Rejection> {
                 let detail = format!("{:?} is absent", field.column.name);
                 return Err(Rejection::new(Reason::MissingRequiredField, detail));
             }
-            Slot::Null if field.column.not_null => {
+            // The date column has a reason of its own, below, whichever schema says that it is not null.
+            Slot::Null if field.column.not_null && field.column.name != *name(plan.date) => {
                 let detail = format!("{:?} is null", field.column.name);
                 return Err(Rejection::new(Reason::SchemaValidationFailed, detail));
             }
@@ -283,6 +284,13 @@ fn convert(column: &Column, token: Token, raw: Span, payload: &[u8], scratch: &[
     let slot = match (column.kind, token) {
         (_, Token::Null) => Slot::Null,
         (Kind::Text(TextRule::Json), _) => Slot::Text(raw),
+        (Kind::Text(rule @ (TextRule::Objects | TextRule::Arrays)), token) => {
+            let (opening, wanted) = if rule == TextRule::Objects { (b'{', "an object") } else { (b'[', "an array") };
+            match token {
+                Token::Nested(span) if of(span).first() == Some(&opening) => Slot::Text(raw),
+                _ => return Err(format!("is {}, not {wanted}", token_text(token))),
+            }
+        }
         (Kind::Text(_), Token::Text(span)) => {
             if !column.values.is_empty() && !column.values.iter().any(|value| value.as_bytes() == of(span)) {
                 return Err("is none of the allowed values".to_owned());

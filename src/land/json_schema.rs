@@ -144,7 +144,8 @@ impl Reader<'_> {
                 Some(decimal) => self.decimal(place, decimal),
             },
             ("boolean", None) => Ok(Kind::Bool),
-            ("object" | "array", None) => Ok(Kind::Text(TextRule::Json)),
+            ("object", None) => Ok(Kind::Text(TextRule::Objects)),
+            ("array", None) => Ok(Kind::Text(TextRule::Arrays)),
             (kind, None) => self.invalid(place, format!("type {kind:?} is not a type")),
         }
     }
@@ -188,7 +189,7 @@ mod tests {
                 "ratio": {"type": "number"}, "flag": {"type": "boolean"},
                 "at": {"type": "string", "format": "date-time", "x-naive-utc": true},
                 "day": {"type": ["null", "string"], "format": "date"},
-                "status": {"type": ["string", "null"], "enum": ["A", "B", null]}, "tags": {"type": "array"}}}"#,
+                "status": {"type": ["string", "null"], "enum": ["A", "B", null]}, "tags": {"type": "array"}, "place": {"type": "object"}}}"#,
         )
         .unwrap();
         let column = |name: &str| schema.columns.iter().find(|column| column.name == name).unwrap();
@@ -200,7 +201,8 @@ mod tests {
         assert_eq!(column("at").kind, Kind::Timestamp { naive_is_utc: true });
         assert_eq!(column("day").kind, Kind::Date);
         assert_eq!(column("status").values, ["A", "B"]);
-        assert_eq!(column("tags").kind, Kind::Text(TextRule::Json));
+        assert_eq!(column("tags").kind, Kind::Text(TextRule::Arrays));
+        assert_eq!(column("place").kind, Kind::Text(TextRule::Objects));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod dead_letter;
 pub mod decode;
 mod json;
 mod json_schema;
+mod member;
 mod number;
 mod partition;
 pub mod reason;
@@ -105,7 +106,8 @@ async fn run_table(
             return report.into_summary();
         }
     };
-    report.set(State::Progressing);
+    // Ready only once the group has given partitions: see `report`.
+    report.set(State::Starting);
     let unit_name = table.topic.clone();
     let runtime = tokio::runtime::Handle::current();
     let health = context.health.clone();

@@ -25,7 +25,6 @@ pub enum Partition {
     /// Not read now, to be opened at `until`.
     Parked {
         until: Instant,
-        attempts: u32,
         cause: Cause,
     },
     Open(Box<Open>),
@@ -56,23 +55,17 @@ pub enum OpenError {
 
 impl Partition {
     pub fn new() -> Self {
-        Partition::Parked { until: Instant::now(), attempts: 0, cause: Cause::New }
+        Partition::Parked { until: Instant::now(), cause: Cause::New }
     }
 
-    /// What follows an attempt to open it, or a failure while it was open.
-    pub fn after(error: OpenError, attempts: u32) -> Self {
+    /// What follows an attempt to open it, or a failure while it was open, after `failures` in a row.
+    pub fn after(error: OpenError, failures: u32) -> Self {
         let now = Instant::now();
         match error {
-            OpenError::Locked(text) => {
-                Partition::Parked { until: now + LOCK_INTERVAL, attempts: 0, cause: Cause::Lock(text) }
-            }
+            OpenError::Locked(text) => Partition::Parked { until: now + LOCK_INTERVAL, cause: Cause::Lock(text) },
             OpenError::Lost(text) => Partition::Stopped(text),
             OpenError::Lake(error) if !error.is_retriable() => Partition::Stopped(error.to_string()),
-            error => Partition::Parked {
-                until: now + backoff(attempts),
-                attempts: attempts + 1,
-                cause: Cause::Failed(error.to_string()),
-            },
+            error => Partition::Parked { until: now + backoff(failures), cause: Cause::Failed(error.to_string()) },
         }
     }
 }
@@ -83,8 +76,8 @@ impl Default for Partition {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
-    BACKOFF_FIRST.saturating_mul(1 << attempts.min(10)).min(BACKOFF_LAST)
+fn backoff(failures: u32) -> Duration {
+    BACKOFF_FIRST.saturating_mul(1 << failures.min(10)).min(BACKOFF_LAST)
 }
 
 /// A partition that is ours to read and to commit.

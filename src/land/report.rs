@@ -1,9 +1,11 @@
 //! What a table's thread tells: its state and detail for `/ready` and `/status`, its sums at the end.
 
-use super::partition::{Cause, Committed, Partition};
+use super::partition::{self, Cause, Committed, Partition};
 use crate::{
+    config::model::LandTable,
     health::{State, Unit},
     kafka::consumer::Consumer,
+    lake::lock,
     metrics,
     stage::{Failure, Summary},
 };
@@ -18,20 +20,15 @@ pub struct Report {
     unit: Unit,
     summary: Summary,
     shown: Option<Instant>,
-    assigned: bool,
 }
 
 impl Report {
     pub fn new(unit: Unit) -> Self {
-        Report { unit, summary: Summary::default(), shown: None, assigned: false }
+        Report { unit, summary: Summary::default(), shown: None }
     }
 
     pub fn into_summary(self) -> Summary {
         self.summary
-    }
-
-    pub fn assigned(&mut self, assigned: bool) {
-        self.assigned = assigned;
     }
 
     pub fn set(&self, state: State) {
@@ -59,8 +56,21 @@ impl Report {
         self.summary.failures.push(Failure { unit: self.unit.id().unit.clone(), reason, unavailable: true });
     }
 
-    pub fn show(&mut self, partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>, consumer: &Consumer) {
-        self.unit.set(state(partitions, trouble, self.assigned));
+    pub fn show(
+        &mut self,
+        table: &LandTable,
+        partitions: &BTreeMap<i32, Partition>,
+        trouble: Option<&str>,
+        consumer: &Consumer,
+    ) {
+        match state(partitions, trouble) {
+            Some(state) => self.unit.set(state),
+            // Nothing is ours: usually since another process has it all.
+            None if self.shown.is_none_or(|shown| shown.elapsed() >= DETAIL_INTERVAL) => {
+                self.unit.set(State::Waiting(unassigned(table)));
+            }
+            None => {}
+        }
         if self.shown.is_some_and(|shown| shown.elapsed() < DETAIL_INTERVAL) {
             return;
         }
@@ -97,27 +107,36 @@ impl Report {
     }
 }
 
-/// The state of the whole topic: that of the partition which is worst off.
-fn state(partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>, assigned: bool) -> State {
+/// Why no partition is assigned, as far as the ledgers' locks tell.
+fn unassigned(table: &LandTable) -> String {
+    let holder = (0..).map(|id| partition::location(table, id).directory).take_while(|directory| directory.is_dir());
+    match holder.filter_map(|directory| lock::holder(&directory)).find(|holder| holder.pid != std::process::id()) {
+        Some(holder) => {
+            format!("the partitions of {} are held by {holder}; this process takes over when it ends", table.topic)
+        }
+        None => format!("no partition of {} is assigned to this process yet", table.topic),
+    }
+}
+
+/// The state of the whole topic: that of the partition which is worst off. `None` where there is none.
+fn state(partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>) -> Option<State> {
     let mut waiting = None;
     let mut failing = trouble.map(str::to_owned);
     let mut at_end = true;
     for partition in partitions.values() {
         match partition {
-            Partition::Stopped(reason) => return State::Stopped(reason.clone()),
+            Partition::Stopped(reason) => return Some(State::Stopped(reason.clone())),
             Partition::Parked { cause: Cause::Failed(reason), .. } => failing = failing.or(Some(reason.clone())),
             Partition::Parked { cause: Cause::Lock(reason), .. } => waiting = waiting.or(Some(reason.clone())),
             Partition::Parked { cause: Cause::New, .. } => at_end = false,
             Partition::Open(open) => at_end &= open.at_end,
         }
     }
-    match (failing, waiting) {
+    Some(match (failing, waiting) {
         (Some(reason), _) => State::Failing(reason),
         (None, Some(reason)) => State::Waiting(reason),
-        (None, None) if !assigned => State::Waiting(
-            "no partition is assigned to this process; others of its consumer group may have them all".to_owned(),
-        ),
+        (None, None) if partitions.is_empty() => return None,
         (None, None) if at_end => State::CaughtUp,
         (None, None) => State::Progressing,
-    }
+    })
 }

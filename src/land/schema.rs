@@ -46,6 +46,10 @@ pub enum TextRule {
     Anything,
     /// The JSON text of any value, of strings too: for `json` columns, where `"1"` is not `1`.
     Json,
+    /// The JSON text of objects only.
+    Objects,
+    /// The JSON text of arrays only.
+    Arrays,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +171,9 @@ impl Schema {
             find("non_negative", name)?;
         }
         let added = METADATA_COLUMNS.iter().filter(|_| land.metadata_columns).copied();
-        let mut reserved = added.chain(land.overflow_column.as_deref()).chain(["date"]);
+        // Beside a directory `date=…` a column of that name could not be read, unless they are equal.
+        let directory = (date.name != "date" || date.kind != Kind::Date).then_some("date");
+        let mut reserved = added.chain(land.overflow_column.as_deref()).chain(directory);
         match reserved.find(|name| self.columns.iter().any(|column| column.name == *name)) {
             Some(name) => Err(SchemaError::Reserved { column: name.to_owned(), topic: topic() }),
             None => Ok(()),

@@ -10,6 +10,7 @@ use super::{
     budget::{Advice, Budget},
     columns,
     decode::{Decoder, Plan},
+    member::Member,
     partition::{Cause, Committed, Open, OpenError, Partition},
     report::Report,
     schema::Schema,
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     config::model::{Land, LandTable, Pipeline},
+    health::State,
     kafka::consumer::{Consumer, ConsumerError, Poll, Polled, Rebalance, Record},
     metrics,
     stage::Context,
@@ -31,6 +33,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often at most the topic's id is asked for, while commits are frequent.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const RECREATE_PAUSE_MS: u64 = 1_000;
 /// Past this an Arrow text column would come near its 2 GiB.
 const BATCH_BYTES_LIMIT: u64 = 1 << 30;
 
@@ -50,6 +53,8 @@ pub struct Table {
     decoder: Decoder,
     partitions: BTreeMap<i32, Partition>,
     report: Report,
+    /// Failures in a row of each partition, until its next commit: how many, and the last one.
+    failures: BTreeMap<i32, (u32, String)>,
     topic_checked: Option<Instant>,
     /// What keeps the whole topic from going on, such as brokers that are away; empty when nothing does.
     trouble: Option<String>,
@@ -62,8 +67,17 @@ pub struct Table {
 enum Interrupt {
     /// The columns cannot be looked up now: nothing may be decoded until they can.
     NoSchema(String),
+    /// The Kafka client has to be made anew.
+    Client(String),
     /// The topic cannot go on.
     Stop(String),
+}
+
+/// How a consumer's life ends.
+enum End {
+    Done,
+    /// With another consumer; the text says why.
+    Again(String),
 }
 
 impl Table {
@@ -97,6 +111,7 @@ impl Table {
             layout,
             partitions: BTreeMap::new(),
             report,
+            failures: BTreeMap::new(),
             topic_checked: None,
             trouble: None,
             probed: Instant::now(),
@@ -107,26 +122,40 @@ impl Table {
     /// Lands the topic until shutdown, or until it has caught up where that was asked for.
     pub fn run(mut self) -> Report {
         let group = format!("{}-{}", self.land.group, self.config.topic);
-        let mut consumer = match Consumer::new(&self.pipeline.kafka, &group, &self.config.topic) {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                self.report.stop(error.to_string());
-                return self.report;
+        let member = Member::take(&self.config);
+        let instance = member.as_ref().map(|member| member.name.as_str());
+        loop {
+            let made = Consumer::new(&self.pipeline.kafka, &group, &self.config.topic, instance);
+            let ended = match made {
+                Ok(mut consumer) => {
+                    let ended = self.drive(&mut consumer);
+                    self.partitions.clear();
+                    self.failures.clear();
+                    consumer.close();
+                    ended
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match ended {
+                Ok(End::Done) => return self.report,
+                Ok(End::Again(reason)) => {
+                    self.report.set(State::Failing(format!("the Kafka client gave up: {reason}; a new one is made")));
+                    if self.runtime.block_on(self.context.pause(RECREATE_PAUSE_MS)) {
+                        return self.report;
+                    }
+                }
+                Err(reason) => {
+                    self.report.stop(reason);
+                    return self.report;
+                }
             }
-        };
-        let ended = self.drive(&mut consumer);
-        self.partitions.clear();
-        consumer.close();
-        if let Err(reason) = ended {
-            self.report.stop(reason);
         }
-        self.report
     }
 
-    fn drive(&mut self, consumer: &mut Consumer) -> Result<(), String> {
+    fn drive(&mut self, consumer: &mut Consumer) -> Result<End, String> {
         loop {
             if self.context.is_shutdown() {
-                return self.drain(consumer);
+                return self.drain(consumer).map(|()| End::Done);
             }
             self.open_parked(consumer)?;
             let wait = self.budget_advice(consumer)?;
@@ -146,14 +175,30 @@ impl Table {
                 Ok(()) => {}
                 Err(Interrupt::Stop(reason)) => return Err(reason),
                 Err(Interrupt::NoSchema(reason)) => self.park_all(consumer, &reason)?,
+                Err(Interrupt::Client(reason)) => {
+                    self.commit_all(consumer)?;
+                    return Ok(End::Again(reason));
+                }
             }
             self.rotate(consumer)?;
             self.probe(consumer);
             if self.is_caught_up(consumer)? {
-                return self.stopped().map_or(Ok(()), Err);
+                return self.stopped().map_or(Ok(End::Done), Err);
             }
-            self.report.show(&self.partitions, self.trouble.as_deref(), consumer);
+            self.forget_failures();
+            // A partition that has been opened again has not recovered before it commits.
+            let failure = self.failures.values().next().map(|(_, text)| text.as_str());
+            self.report.show(&self.config, &self.partitions, failure.or(self.trouble.as_deref()), consumer);
         }
+    }
+
+    /// A partition has recovered when it commits, or when it finds nothing left to commit.
+    fn forget_failures(&mut self) {
+        let partitions = &self.partitions;
+        self.failures.retain(|id, _| match partitions.get(id) {
+            Some(Partition::Open(open)) => open.is_dirty() || !open.at_end,
+            found => found.is_some(),
+        });
     }
 
     fn rebalance(&mut self, rebalances: &[Rebalance]) {
@@ -161,6 +206,7 @@ impl Table {
             metrics::LAND_REBALANCES.add(&[&self.pipeline.name, &self.config.topic], 1);
             // What is open is thrown away with its staged files and its lock: the next owner, who may
             // be ourselves, reads it again.
+            self.failures.clear();
             for (_, partition) in std::mem::take(&mut self.partitions) {
                 if let Partition::Open(open) = partition {
                     let _ = open.store.empty_staging();
@@ -171,38 +217,44 @@ impl Table {
                 self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
             }
         }
-        self.report.assigned(!self.partitions.is_empty());
     }
 
     /// Opens the partitions whose time has come, and reads from all that are open.
     fn open_parked(&mut self, consumer: &Consumer) -> Result<(), String> {
         let now = Instant::now();
         let mut opened = false;
-        for (id, partition) in &mut self.partitions {
-            let Partition::Parked { until, attempts, .. } = partition else { continue };
-            if *until > now {
-                continue;
-            }
-            let attempts = *attempts;
-            *partition = match Open::new(&self.config, *id, consumer, self.options.accept_loss) {
+        let due: Vec<i32> = self
+            .partitions
+            .iter()
+            .filter(|(_, partition)| matches!(partition, Partition::Parked { until, .. } if *until <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            match Open::new(&self.config, id, consumer, self.options.accept_loss) {
                 Ok(open) => {
                     opened = true;
                     self.topic_checked = Some(Instant::now());
-                    Partition::Open(Box::new(open))
+                    self.partitions.insert(id, Partition::Open(Box::new(open)));
                 }
                 Err(OpenError::Lost(text)) => return Err(text),
-                Err(error) => {
-                    if !matches!(error, OpenError::Locked(_)) {
-                        metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
-                    }
-                    Partition::after(error, attempts)
-                }
-            };
+                Err(error) => self.fail(id, error),
+            }
         }
         if opened {
             self.read_from_open(consumer);
         }
         Ok(())
+    }
+
+    /// Parks or stops a partition after a failure; the more in a row, the longer.
+    fn fail(&mut self, id: i32, error: OpenError) {
+        let locked = matches!(error, OpenError::Locked(_));
+        let failures = self.failures.get(&id).map_or(0, |(count, _)| *count);
+        if !locked {
+            metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+            self.failures.insert(id, (failures + 1, error.to_string()));
+        }
+        self.partitions.insert(id, Partition::after(error, failures));
     }
 
     /// Tells the consumer to read what is open, each from its position.
@@ -257,6 +309,7 @@ impl Table {
                     }
                     self.read_from_open(poll.consumer());
                 }
+                Polled::Fatal(text) => return Err(Interrupt::Client(text)),
                 Polled::Failed { code, text } => {
                     tracing::debug!(topic = %self.config.topic, "Kafka: {code}: {text}");
                 }
@@ -338,7 +391,7 @@ impl Table {
         for partition in self.partitions.values_mut() {
             if !matches!(partition, Partition::Stopped(_)) {
                 let until = Instant::now() + Duration::from_secs(1);
-                *partition = Partition::Parked { until, attempts: 0, cause: Cause::Failed(reason.to_owned()) };
+                *partition = Partition::Parked { until, cause: Cause::Failed(reason.to_owned()) };
             }
         }
         self.read_from_open(consumer);
@@ -361,12 +414,14 @@ impl Table {
             consumer.publish_offsets(&[(id, open.position)]);
             self.count(&committed, started.elapsed());
         }
-        if let Err(error) = result {
-            metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
-            if let Some(partition) = self.partitions.get_mut(&id) {
-                *partition = Partition::after(error.into(), 1);
+        match result {
+            Ok(()) => {
+                self.failures.remove(&id);
             }
-            self.read_from_open(consumer);
+            Err(error) => {
+                self.fail(id, error.into());
+                self.read_from_open(consumer);
+            }
         }
         Ok(())
     }

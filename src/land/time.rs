@@ -115,9 +115,8 @@ pub fn timestamp(text: &[u8], naive_is_utc: bool) -> Result<i64, TimeError> {
         if length == 0 {
             return Err(TimeError::Malformed);
         }
-        for at in 0..6 {
-            micros = micros * 10 + if at < length { i64::from(fraction[at] - b'0') } else { 0 };
-        }
+        let digits = fraction[..length].iter().chain(std::iter::repeat(&b'0')).take(6);
+        micros = digits.fold(0, |micros, digit| micros * 10 + i64::from(digit - b'0'));
         rest = &fraction[length..];
     }
     let offset_minutes = match rest {

@@ -22,7 +22,7 @@ pub enum PostgresError {
     CaFile { path: String, source: openssl::error::ErrorStack },
     #[error("table {table} does not exist or is not in the search path of the role; check postgres.schema")]
     NoTable { table: String },
-    #[error("{}", chain(.0))]
+    #[error("PostgreSQL: {}", chain(.0))]
     Query(#[from] tokio_postgres::Error),
 }
 

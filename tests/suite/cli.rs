@@ -91,17 +91,18 @@ fn wrong_arguments_are_exit_code_2() {
 #[test]
 fn a_failed_stage_is_exit_code_1() {
     let test = Test::new();
-    let file = test.write("c.yml", &test.short_form("nowhere", &test.topic("orders")));
+    let text = test.short_form("nowhere", &test.topic("orders"));
+    // The landing waits for the table to be made, the capture says what is wrong.
+    let file = test.write("c.yml", &format!("{text}runtime: {{wait_attempts: 2, wait_delay_ms: 100}}\n"));
     let (exit, summary, stderr) =
         run(&test, &["run", "-c", &file.display().to_string(), "--until-caught-up", "--format", "json"]);
     assert_eq!(exit, Exit::Code(1), "{stderr}");
     let summary: Value = serde_json::from_str(&summary).unwrap();
     let failure = &summary["capture"]["failures"][0];
-    assert!(failure["reason"].as_str().unwrap().contains("table nowhere does not exist"), "{summary}");
+    assert!(failure["reason"].as_str().unwrap().contains("table \"nowhere\" does not exist"), "{summary}");
     assert_eq!(failure["unavailable"], false);
 
     // Nothing to do, and an address that is taken.
-    let text = test.short_form("nowhere", &test.topic("orders"));
     let kafka_only = test.write("kafka.yml", &format!("kafka: {{brokers: '{}'}}\n", test.brokers));
     let (exit, _, stderr) = run(&test, &["run", "-c", &kafka_only.display().to_string()]);
     assert!(matches!(exit, Exit::Code(1 | 78)) && !stderr.is_empty(), "{exit:?} {stderr}");
@@ -151,7 +152,7 @@ fn every_error_of_a_configuration_is_printed_at_once() {
     let file = test.write(
         "many.yml",
         "postgres:\n  hots: localhost\n  port: 70000\n  db: shop\n  user: reader\n  table: orders\n  tls_mode: verify\n\
-         kafka:\n  brokers: localhost\n  topic: 'orders raw'\n\
+         kafka:\n  brokers: 'localhost:none'\n  topic: 'orders raw'\n\
          datalake:\n  path: /lake\n  format: csv\n\
          streaming:\n  batch_interval: never\n\
          land:\n  compression_level: 0\n\
@@ -163,10 +164,10 @@ fn every_error_of_a_configuration_is_printed_at_once() {
         assert_eq!(exit, Exit::Code(78), "{command}: {stderr}");
         assert!(stdout.is_empty(), "{command}: {stdout}");
         for (line, parts) in [
-            (2, ["postgres.hots", "did you mean host?"]),
+            (2, ["postgres.hots", "did you mean postgres.host?"]),
             (3, ["postgres.port", "it is 70000"]),
             (7, ["postgres.tls_mode", "verify-full"]),
-            (9, ["kafka.brokers", "localhost"]),
+            (9, ["kafka.brokers", "localhost:none"]),
             (10, ["kafka.topic", "orders raw"]),
             (13, ["datalake.format", "csv"]),
             (15, ["streaming.batch_interval", "never"]),
@@ -322,6 +323,7 @@ fn a_second_signal_leaves_at_once_and_a_long_drain_has_its_limit() {
     }
     // Leaving so is safe: nothing is lost, nothing doubled.
     let file = test.write("rest.yml", &text).display().to_string();
-    assert_eq!(run(&test, &["run", "-c", &file, "--until-caught-up"]).0, Exit::Code(0));
+    let (exit, stdout, stderr) = run(&test, &["run", "-c", &file, "--until-caught-up"]);
+    assert_eq!(exit, Exit::Code(0), "{stdout}{stderr}");
     assert_eq!(crate::harness::lake::read_table(&test.path("lake")).len(), 1000);
 }

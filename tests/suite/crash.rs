@@ -65,7 +65,7 @@ fn config(test: &Test, topic: &str) -> String {
         "pipeline: {name}\n\
          postgres: {{host: {host}, port: {port}, db: {db}, user: {user}, tls_mode: disable}}\n\
          kafka: {{brokers: \"{brokers}\"}}\n\
-         capture:\n  poll_interval_ms: 100\n  slack_ms: 300\n  chunk_rows: 4000\n  max_transaction_rows: 2500\n  \
+         capture:\n  poll_interval_ms: 100\n  slack_ms: 300\n  chunk_rows: 2500\n  max_transaction_rows: 2500\n  \
          last_processed_timestamp_location: {dir}/lastprocess\n  \
          tables: [{{table: orders, topic: {topic}, watermark: created_at, partitions: 3}}]\n\
          land:\n  rotate_ms: 400\n  rotate_bytes: 1048576\n  tables:\n    \

@@ -1,7 +1,7 @@
 //! Orders as `generate` writes them.
 
 use crate::harness::{Test, block_on};
-use headwater::generate::{Bulk, Job, Live, Mode, Progress, Report, write};
+use headwater::generate::{Bulk, Job, Live, Mode, Progress, Report, Show, write};
 use tokio::sync::watch;
 
 fn generate(test: &Test, table: &str, mode: Mode) -> Report {
@@ -15,7 +15,7 @@ fn generate(test: &Test, table: &str, mode: Mode) -> Report {
         bad_share: 0.02,
         mode,
         shutdown,
-        progress_bar: false,
+        show: Show::Nothing,
         progress: Progress::default(),
     };
     block_on(write(job)).expect("orders")

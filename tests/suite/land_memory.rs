@@ -1,8 +1,8 @@
 //! Memory and file handles stay bounded, however many dates or records there are.
 
-use crate::harness::{Run, Test, kafka::create_topic, run::Exit};
+use crate::harness::{Run, Test, kafka::create_topic, lake, run::Exit};
 use crate::landing::{self, Table, Writer, number};
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 const MEMORY_BYTES: u64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(600);
@@ -48,7 +48,7 @@ fn land_within(test: &Test, table: &Table, settings: &[&str], handles: usize) {
 
 #[test]
 fn many_distinct_dates_exhaust_neither_memory_nor_file_handles() {
-    let dates = number("HEADWATER_TEST_DATES", 20_000);
+    let dates = number("HEADWATER_TEST_DATES", 5_000);
     let test = Test::new();
     let schema = landing::orders_schema(&test);
     let table = Table::orders_by_file(test.dir(), &test.topic("orders"), &schema);
@@ -61,7 +61,7 @@ fn many_distinct_dates_exhaust_neither_memory_nor_file_handles() {
     }
     writer.flush();
     // Far fewer than the dates, so that batches must close by their number of files.
-    land_within(&test, &table, &["rotate_ms: 60000", "buffer_bytes: 8388608", "max_files: 500"], 700);
+    land_within(&test, &table, &["rotate_ms: 60000", "buffer_bytes: 8388608", "max_files: 300"], 300);
     let landed = table.positions();
     assert_eq!(landed.len(), dates);
     assert_eq!(landed.into_iter().collect::<BTreeSet<_>>().len(), dates);
@@ -91,16 +91,25 @@ fn dates_in_turn_share_one_small_buffer() {
     }
     writer.flush();
     // 12 MB of payloads through a buffer of 1 MiB.
-    land_within(&test, &table, &["rotate_ms: 60000", "buffer_bytes: 1048576"], 900);
+    land_within(&test, &table, &["rotate_ms: 60000", "buffer_bytes: 1048576"], 300);
+    let batches: BTreeSet<String> = lake::table_files(&table.path).iter().map(|file| batch_of(file)).collect();
+    let least = records * 200 / (1 << 20) / 2;
+    assert!(batches.len() >= least, "{} batches: the buffer must have closed at least {least}", batches.len());
     let written = landing::written(&test, &table.topic);
     assert_eq!(written.len(), records);
     table.assert_exactly(&written);
 }
 
+/// What the names of all files of a batch begin with: topic, partition, first and last offset.
+fn batch_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.rsplit_once('-').expect("a name with the file's number").0.to_owned()
+}
+
 #[test]
 fn a_backlog_of_any_length_takes_bounded_memory() {
     const PARTITIONS: i32 = 3;
-    let records = number("HEADWATER_TEST_BACKLOG", 500_000);
+    let records = number("HEADWATER_TEST_BACKLOG", 1_000_000);
     let test = Test::new();
     landing::create_orders(&test);
     let table = Table::orders(test.dir(), &test.topic("orders"));
@@ -111,7 +120,8 @@ fn a_backlog_of_any_length_takes_bounded_memory() {
         writer.order(i32::try_from(n % i64::from(PARTITIONS)).expect("small"), n, &format!("2025-01-{day}T12:24:00Z"));
     }
     writer.flush();
-    land_within(&test, &table, &["rotate_ms: 5000"], 300);
+    // No batch closes by its age: what bounds them is the buffer.
+    land_within(&test, &table, &["rotate_ms: 600000"], 300);
     let landed = table.positions();
     assert_eq!(landed.len(), records);
     assert_eq!(landed.into_iter().collect::<BTreeSet<_>>().len(), records);

@@ -32,4 +32,5 @@ mod short_form;
 mod style;
 mod tables;
 mod types;
+mod verify;
 mod workload;

@@ -33,6 +33,8 @@ const NOTICE: Duration = Duration::from_secs(60);
 fn file(test: &Test, topic: &str) -> String {
     let text = test.short_form("orders", topic).replace("batch_interval: 1", "batch_interval: 0.1")
         + "land: {rotate_ms: 500}\nruntime: {wait_delay_ms: 200}\n";
+    // So that a dead line is found dead soon.
+    let text = text.replace("postgres:\n", "postgres:\n  connect_timeout_ms: 1000\n");
     test.write("orders.yml", &text).display().to_string()
 }
 

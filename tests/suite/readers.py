@@ -8,6 +8,7 @@ hexadecimal digits, everything else as it is: what is printed does not depend on
 
 import datetime
 import decimal
+import glob
 import json
 import sys
 
@@ -61,8 +62,16 @@ def read_duckdb(root):
 def read_polars(root):
     import polars as pl
 
+    # Polars takes the columns from the first file unless told of all of them.
+    schema = {}
+    for file in sorted(glob.glob(f"{root}/date=*/part-*.parquet")):
+        schema.update(pl.read_parquet_schema(file))
     frame = pl.scan_parquet(
-        f"{root}/date=*/part-*.parquet", hive_partitioning=True, try_parse_hive_dates=True, missing_columns="insert"
+        f"{root}/date=*/part-*.parquet",
+        schema=schema,
+        missing_columns="insert",
+        hive_partitioning=True,
+        try_parse_hive_dates=True,
     ).collect()
     types = {name: str(kind) for name, kind in frame.schema.items()}
     return types, frame.to_dicts()

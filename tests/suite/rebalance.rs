@@ -190,7 +190,8 @@ fn another_group_waits_for_the_lock_says_who_holds_it_and_takes_over() {
     assert!(second.stderr().lines().any(|line| mentions(line, &holder)), "the log names {holder} too");
     write(500..1_000);
     wait_for_present_end(&test, &table);
-    assert_eq!(landing::state(&first, &table.topic), "caught_up");
+    landing::wait_for_state(&first, &table.topic, &["caught_up"]);
+    assert_eq!(landing::state(&second, &table.topic), "waiting");
     first.kill();
     write(1_000..1_500);
     wait_for_present_end(&test, &table);

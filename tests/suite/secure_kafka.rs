@@ -31,13 +31,16 @@ struct Wrong<'a> {
 impl Login<'_> {
     fn file(&self, test: &Test, name: &str) -> String {
         let Login { brokers, protocol, mechanism, password, authority } = self;
+        let authority = match *protocol {
+            "sasl_ssl" => format!("  ssl_ca_file: '{}'\n", authority.display()),
+            _ => String::new(),
+        };
         let text = test.short_form("orders", &test.topic(name)).replace(
             "kafka:\n",
             &format!(
                 "kafka:\n  security_protocol: {protocol}\n  sasl_mechanism: {mechanism}\n  sasl_username: {USER}\n  \
-                 sasl_password: '{}'\n  ssl_ca_file: '{}'\n",
+                 sasl_password: '{}'\n{authority}",
                 password.replace('\'', "''"),
-                authority.display()
             ),
         );
         let text = text.replace(&format!("brokers: \"{}\"", test.brokers), &format!("brokers: \"{brokers}\""));

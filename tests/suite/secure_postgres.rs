@@ -131,9 +131,10 @@ fn tls_file(test: &Test, postgres: &Postgres, mode: &str, authority: &Path, pass
     test.write(
         &format!("{mode}-{password}.yml"),
         &format!(
-            "postgres: {{jdbc_url: '{on_server}', user: postgres, password: '{password}', tls_mode: {mode}, tls_ca_file: '{}', table: orders}}\n\
+            "pipeline: {}\npostgres: {{jdbc_url: '{on_server}', user: postgres, password: '{password}', tls_mode: {mode}, tls_ca_file: '{}', table: orders}}\n\
              kafka: {{brokers: '{}', topic: '{}'}}\n\
              http: {{listen: '127.0.0.1:0'}}\nruntime: {{wait_attempts: 3, wait_delay_ms: 100}}\n",
+            test.prefix,
             authority.display(),
             test.brokers,
             test.topic("orders"),
@@ -209,9 +210,10 @@ fn a_missing_grant_is_told_as_the_statement_to_run() {
     let file = test.write(
         "grants.yml",
         &format!(
-            "postgres: {{host: 127.0.0.1, port: {}, db: {}, user: '{role}'}}\nkafka: {{brokers: '{}'}}\n\
+            "pipeline: {}\npostgres: {{host: 127.0.0.1, port: {}, db: {}, user: '{role}'}}\nkafka: {{brokers: '{}'}}\n\
              capture: {{tables: [{{schema: Odd schema, table: The orders, topic: '{}', watermark: created_at}}]}}\n\
              http: {{listen: '127.0.0.1:0'}}\n",
+            test.prefix,
             test.postgres.port,
             test.postgres.db,
             test.brokers,

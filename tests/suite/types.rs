@@ -261,6 +261,13 @@ fn every_built_in_type_is_published_as_it_is() {
     }
     assert!(wrong.is_empty(), "{} of {} values: {wrong:#?}", wrong.len(), cases.len() * 4);
 
+    // `headwater verify` reads them all alike from table and topic.
+    let loaded = headwater::config::load_file(&test.path("capture.yml")).expect("the configuration");
+    let verified = headwater::verify::run(&loaded.pipelines[0], headwater::verify::Options::default());
+    let verified = crate::harness::block_on(verified).expect("a report");
+    assert!(verified.ok && verified.counts.changed_in_place_count == 0, "{verified}");
+    assert_eq!(verified.counts.topic_versions, 4);
+
     // No type of this server is forgotten.
     let storable = db.rows(
         "SELECT t.typname FROM pg_type t WHERE t.typtype IN ('b', 'r', 'm') AND t.typcategory <> 'A'

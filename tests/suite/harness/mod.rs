@@ -183,17 +183,19 @@ impl Test {
     }
 
     /// The short form, as in the contract, for one table: lake in `lake/`, progress in `checkpoints/`.
+    /// The pipeline is named after the test, so that tests on one broker do not fence each other.
     pub fn short_form(&self, table: &str, topic: &str) -> String {
         let Postgres { host, port, db, user, .. } = &self.postgres;
         let (brokers, dir) = (&self.brokers, self.directory.display());
         format!(
-            "postgres:\n  jdbc_url: \"jdbc:postgresql://{host}:{port}/{db}\"\n  host: {host}\n  port: {port}\n  db: \"{db}\"\n  \
+            "pipeline: {}\npostgres:\n  jdbc_url: \"jdbc:postgresql://{host}:{port}/{db}\"\n  host: {host}\n  port: {port}\n  db: \"{db}\"\n  \
              user: \"{user}\"\n  password: \"unused\"\n  table: \"{table}\"\n\
              kafka:\n  brokers: \"{brokers}\"\n  topic: \"{topic}\"\n\
              datalake:\n  path: \"{dir}/lake\"\n  format: \"parquet\"\n\
              streaming:\n  checkpoint_location: \"{dir}/checkpoints\"\n  \
              last_processed_timestamp_location: \"{dir}/lastprocess\"\n  batch_interval: 1\n\
-             http:\n  listen: \"127.0.0.1:0\"\n"
+             http:\n  listen: \"127.0.0.1:0\"\n",
+            self.prefix
         )
     }
 

@@ -1,0 +1,62 @@
+# headwater. `make help` lists what there is.
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/headwater
+# Outside the tree, so that every clone on this machine shares what is built once.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+CARGO ?= cargo
+# A fresh rustup is on no PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+BINARY := $(CARGO_TARGET_DIR)/release/headwater
+DENY_VERSION := 0.20.2
+DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+KILLS ?= 40
+SEED ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test torture bench lint format deny reference
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## install what is missing on this machine (Debian packages, Kafka's jars)
+	@scripts/setup.sh
+
+build: setup ## the binary, optimised
+	$(CARGO) build --release --locked --bin headwater
+
+demo: build ## the whole pipeline on a real PostgreSQL and Kafka, killed once, then proved (KEEP=1 leaves it running)
+	@$(BINARY) demo $(DEMO)
+
+test: setup ## the whole suite, on a real PostgreSQL and Kafka (TESTS=name runs some)
+	$(CARGO) test --release --locked $(TESTS)
+
+torture: setup ## kills at random: KILLS=40 SEED=n
+	HEADWATER_TORTURE_KILLS=$(KILLS) $(if $(SEED),HEADWATER_TORTURE_SEED=$(SEED)) \
+	$(CARGO) test --release --locked --test suite -- --nocapture --test-threads 1 crash::
+
+bench: setup ## rates, CPU and memory, next to plain ceilings of the same run (BENCH=a runs one)
+	$(CARGO) bench --locked --profile release --bench pipeline -- $(BENCH)
+
+lint: $(DENY) ## format, clippy, licences, sources, known faults
+	@scripts/components.sh
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	@scripts/deny.sh $(DENY)
+
+format: ## format the source
+	@scripts/components.sh
+	$(CARGO) fmt
+
+reference: build ## write the reference of keys, metrics and exit codes into README.md
+	@$(BINARY) reference > $(CARGO_TARGET_DIR)/reference.md
+	@awk -v reference=$(CARGO_TARGET_DIR)/reference.md \
+	  '/^<!-- reference -->$$/ { print; print ""; while ((getline line < reference) > 0) print line; print ""; skip = 1 } \
+	   /^<!-- \/reference -->$$/ { skip = 0 } !skip && !/^<!-- reference -->$$/ { print }' \
+	  README.md > README.md.new && mv README.md.new README.md
+
+# Built apart from our own artifacts; about three minutes on two cores, once.
+$(DENY):
+	@echo "lint: building cargo-deny $(DENY_VERSION) into $(CACHE)/tools, once" >&2
+	@env -u CARGO_TARGET_DIR $(CARGO) install --quiet --locked --version $(DENY_VERSION) \
+	  --root $(CACHE)/tools/cargo-deny-$(DENY_VERSION) cargo-deny </dev/null

@@ -1,0 +1,637 @@
+//! The verdicts: entries of one key, from both sides, in; what is wrong with them, out. No I/O.
+
+use super::entry::{Entry, Fault, Side};
+use std::collections::HashMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Lost,
+    Duplicated,
+    Differing,
+    /// Changed without moving its watermark: no poller can see that, so it is no failure.
+    ChangedInPlace,
+}
+
+/// A record of the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordAt {
+    pub partition: i32,
+    pub offset: i64,
+}
+
+/// A row of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowAt {
+    pub file: u32,
+    pub row: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    NotCaptured {
+        watermark: Option<i64>,
+    },
+    CapturedTwice {
+        first: RecordAt,
+        again: RecordAt,
+    },
+    /// The record of the row's own transaction holds another row.
+    CapturedWrong {
+        record: RecordAt,
+    },
+    /// The row's record stands under another key, and so perhaps in another partition.
+    WrongMessageKey {
+        record: RecordAt,
+    },
+    ChangedSinceRecord {
+        record: RecordAt,
+    },
+    NotLanded {
+        record: RecordAt,
+    },
+    LandedTwice {
+        record: RecordAt,
+        again: RowAt,
+    },
+    LandedWithoutRecord {
+        row: RowAt,
+    },
+    LandedWrong {
+        record: RecordAt,
+        row: RowAt,
+    },
+    /// The file's name holds other offsets than the record's.
+    LandedElsewhere {
+        record: RecordAt,
+        row: RowAt,
+    },
+    /// No longer in the topic, and not in the lake.
+    NotInLake {
+        watermark: Option<i64>,
+    },
+    ChangedSinceLanded {
+        row: RowAt,
+    },
+}
+
+impl Trouble {
+    pub fn class(&self) -> Class {
+        match self {
+            Trouble::NotCaptured { .. } | Trouble::NotLanded { .. } | Trouble::NotInLake { .. } => Class::Lost,
+            Trouble::CapturedTwice { .. } | Trouble::LandedTwice { .. } | Trouble::LandedWithoutRecord { .. } => {
+                Class::Duplicated
+            }
+            Trouble::CapturedWrong { .. }
+            | Trouble::WrongMessageKey { .. }
+            | Trouble::LandedWrong { .. }
+            | Trouble::LandedElsewhere { .. } => Class::Differing,
+            Trouble::ChangedSinceRecord { .. } | Trouble::ChangedSinceLanded { .. } => Class::ChangedInPlace,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub key: Vec<u8>,
+    pub trouble: Trouble,
+}
+
+/// What a comparison came to. Counts are exact; of each class the first findings are kept.
+#[derive(Debug, Default, Clone)]
+pub struct Outcome {
+    pub list_limit: usize,
+    pub lost: u64,
+    pub duplicated: u64,
+    pub differing: u64,
+    pub changed_in_place: u64,
+    /// Young enough to be still on their way.
+    pub pending: u64,
+    /// Older than what the topic still holds, so that this comparison cannot judge them.
+    pub expired: u64,
+    /// Refused by capture, by the index of the reason.
+    pub refused: HashMap<u128, u64>,
+    pub findings: Vec<Finding>,
+}
+
+impl Outcome {
+    pub fn new(list_limit: usize) -> Outcome {
+        Outcome { list_limit, ..Outcome::default() }
+    }
+
+    fn add(&mut self, key: &[u8], trouble: Trouble) {
+        let class = trouble.class();
+        let count = match class {
+            Class::Lost => &mut self.lost,
+            Class::Duplicated => &mut self.duplicated,
+            Class::Differing => &mut self.differing,
+            Class::ChangedInPlace => &mut self.changed_in_place,
+        };
+        *count += 1;
+        if *count <= self.list_limit as u64 {
+            self.findings.push(Finding { key: key.to_vec(), trouble });
+        }
+    }
+}
+
+/// Calls `judge` with the entries of each key, the sides in the order of [`Side`].
+fn for_each_key<'a>(entries: &mut [Entry<'a>], mut judge: impl FnMut(&'a [u8], &mut [Entry<'a>])) {
+    entries.sort_unstable_by(|a, b| {
+        let rest = |entry: &Entry<'_>| (entry.side, entry.partition, entry.position, entry.file);
+        a.key.cmp(b.key).then_with(|| rest(a).cmp(&rest(b)))
+    });
+    let mut remaining = entries;
+    while let Some(first) = remaining.first() {
+        let key = first.key;
+        let length = remaining.iter().take_while(|entry| entry.key == key).count();
+        let (group, rest) = remaining.split_at_mut(length);
+        judge(key, group);
+        remaining = rest;
+    }
+}
+
+/// Where each side ends in the sorted entries of a key.
+fn sides<'e, 'a>(group: &'e mut [Entry<'a>]) -> [&'e mut [Entry<'a>]; 4] {
+    let end = |side: Side| group.partition_point(|entry| entry.side <= side);
+    let (source, refused, topic) = (end(Side::Source), end(Side::Refused), end(Side::Topic));
+    let (group, landed) = group.split_at_mut(topic);
+    let (group, topic) = group.split_at_mut(refused);
+    let (source, refused) = group.split_at_mut(source);
+    [source, refused, topic, landed]
+}
+
+fn record_at(entry: &Entry<'_>) -> RecordAt {
+    RecordAt { partition: entry.partition, offset: entry.position as i64 }
+}
+
+fn row_at(entry: &Entry<'_>) -> RowAt {
+    RowAt { file: entry.file, row: entry.position }
+}
+
+/// When a source row that is not in the topic may be so without a loss.
+#[derive(Debug, Clone, Copy)]
+pub struct SourcePolicy {
+    /// Watermarks from here on may not have been polled yet.
+    pub young_from_us: i64,
+    /// The topic no longer holds all it was given.
+    pub trimmed: bool,
+}
+
+/// Source against topic: the present version of every row must be among the records of its key,
+/// and no version may be there twice.
+pub fn compare_captured(entries: &mut [Entry<'_>], policy: &SourcePolicy, outcome: &mut Outcome) {
+    for_each_key(entries, |key, group| {
+        let [source, refused, versions, _] = sides(group);
+        for row in source.iter() {
+            judge_source_row(key, row, refused, versions, policy, outcome);
+        }
+        judge_repetitions(key, source, versions, outcome);
+    });
+}
+
+fn same_transaction(source: &Entry<'_>, version: &Entry<'_>) -> bool {
+    match (source.transaction, version.transaction) {
+        (Some(source), Some(version)) => source as u32 == version as u32,
+        _ => false,
+    }
+}
+
+fn judge_source_row(
+    key: &[u8],
+    row: &Entry<'_>,
+    refused: &[Entry<'_>],
+    versions: &[Entry<'_>],
+    policy: &SourcePolicy,
+    outcome: &mut Outcome,
+) {
+    let mut equal = versions.iter().filter(|version| version.row == row.row).peekable();
+    if let Some(first) = equal.peek() {
+        let record = record_at(first);
+        if equal.all(|version| version.fault == Fault::MessageKey) {
+            outcome.add(key, Trouble::WrongMessageKey { record });
+        }
+        return;
+    }
+    // Newest first: with several records the last is what the row should be.
+    let own = versions.iter().rev().find(|version| same_transaction(row, version));
+    let same_watermark =
+        versions.iter().rev().find(|version| row.watermark.is_some() && version.watermark == row.watermark);
+    match (own, same_watermark) {
+        (Some(own), _) if own.fault == Fault::OlderShape => {
+            outcome.add(key, Trouble::ChangedSinceRecord { record: record_at(own) });
+        }
+        (Some(own), _) => outcome.add(key, Trouble::CapturedWrong { record: record_at(own) }),
+        (None, Some(version)) => outcome.add(key, Trouble::ChangedSinceRecord { record: record_at(version) }),
+        (None, None) => match refused.last() {
+            Some(refused) => *outcome.refused.entry(refused.identity).or_default() += 1,
+            None if row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us) => outcome.pending += 1,
+            None if policy.trimmed => outcome.expired += 1,
+            None => outcome.add(key, Trouble::NotCaptured { watermark: row.watermark }),
+        },
+    }
+}
+
+/// A version is the row and its transaction; without that header, the bytes of key and value.
+fn judge_repetitions(key: &[u8], source: &[Entry<'_>], versions: &mut [Entry<'_>], outcome: &mut Outcome) {
+    if versions.len() < 2 {
+        return;
+    }
+    let version = |entry: &Entry<'_>| match entry.transaction {
+        Some(transaction) => (entry.row, Some(transaction), 0),
+        None => (entry.row, None, entry.identity),
+    };
+    versions.sort_unstable_by_key(|entry| (version(entry), entry.partition, entry.position));
+    for run in versions.chunk_by(|a, b| version(a) == version(b)) {
+        // Key columns that do not identify a row let equal rows of one transaction share them.
+        let rows = source.iter().filter(|row| row.row == run[0].row && same_transaction(row, &run[0])).count();
+        for again in run.iter().skip(rows.max(1)) {
+            outcome.add(key, Trouble::CapturedTwice { first: record_at(&run[0]), again: record_at(again) });
+        }
+    }
+}
+
+/// The offsets that a file's name gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub first: i64,
+    pub last: i64,
+}
+
+/// The state of one partition when the topic's ends were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartitionState {
+    pub first: i64,
+    pub end: i64,
+    /// Greatest offset that any file of the partition names; none when nothing has landed.
+    pub landed_to: Option<i64>,
+}
+
+#[derive(Debug, Default)]
+pub struct LakePolicy {
+    /// By file index, of data files and files of dead letters.
+    pub spans: Vec<Span>,
+    pub partitions: HashMap<i32, PartitionState>,
+    pub young_from_us: i64,
+}
+
+impl LakePolicy {
+    fn span(&self, row: &Entry<'_>) -> Span {
+        self.spans.get(row.file as usize).copied().unwrap_or(Span { first: 0, last: i64::MAX })
+    }
+
+    fn is_pending(&self, record: &Entry<'_>) -> bool {
+        let landed_to = self.partitions.get(&record.partition).and_then(|partition| partition.landed_to);
+        landed_to.is_none_or(|landed_to| record.position as i64 > landed_to)
+    }
+
+    /// Whether the row's record may lie outside of what was read of the topic.
+    fn is_outside(&self, row: &Entry<'_>) -> Outside {
+        let (span, Some(partition)) = (self.span(row), self.partitions.get(&row.partition)) else {
+            return Outside::No;
+        };
+        if span.first < partition.first {
+            Outside::Expired
+        } else if span.last >= partition.end {
+            Outside::Newer
+        } else {
+            Outside::No
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Outside {
+    No,
+    Expired,
+    Newer,
+}
+
+/// Topic against lake and dead letters: every record is exactly one row or one dead letter, equal
+/// in all of it, and every row is a record.
+pub fn compare_landed(entries: &mut [Entry<'_>], policy: &LakePolicy, outcome: &mut Outcome) {
+    for_each_key(entries, |key, group| {
+        let [source, refused, records, rows] = sides(group);
+        let (missing, stray) = match_equal(key, records, rows, policy, outcome);
+        judge_remainder(key, missing, stray, policy, outcome);
+        if refused.is_empty() {
+            judge_expired_source(key, source, records, rows, policy, outcome);
+        }
+    });
+}
+
+/// Takes away what is equal; gives what is left on either side, without what may be pending.
+fn match_equal<'a>(
+    key: &[u8],
+    records: &mut [Entry<'a>],
+    rows: &mut [Entry<'a>],
+    policy: &LakePolicy,
+    outcome: &mut Outcome,
+) -> (Vec<Entry<'a>>, Vec<Entry<'a>>) {
+    let content = |entry: &Entry<'_>| (entry.partition, entry.row);
+    records.sort_unstable_by_key(|record| (content(record), record.position));
+    rows.sort_unstable_by_key(|row| {
+        let span = policy.span(row);
+        (content(row), span.first, span.last, row.file, row.position)
+    });
+    let (mut missing, mut stray) = (Vec::new(), Vec::new());
+    let (mut record_runs, mut row_runs) = (
+        records.chunk_by(|a, b| content(a) == content(b)).peekable(),
+        rows.chunk_by(|a, b| content(a) == content(b)).peekable(),
+    );
+    loop {
+        match (record_runs.peek(), row_runs.peek()) {
+            (None, None) => break,
+            (Some(records), Some(rows)) if content(&records[0]) == content(&rows[0]) => {
+                missing.extend(match_run(key, records, rows, policy, outcome));
+                record_runs.next();
+                row_runs.next();
+            }
+            (Some(records), rows) if rows.is_none_or(|rows| content(&records[0]) < content(&rows[0])) => {
+                missing.extend_from_slice(records);
+                record_runs.next();
+            }
+            (_, rows) => {
+                stray.extend(rows.into_iter().flat_map(|rows| rows.iter().copied()));
+                row_runs.next();
+            }
+        }
+    }
+    missing.retain(|record| {
+        let pending = policy.is_pending(record);
+        outcome.pending += u64::from(pending);
+        !pending
+    });
+    (missing, stray)
+}
+
+/// Records and rows of equal content: pairs them by the offsets of the files, gives the records
+/// that are left.
+fn match_run<'a>(
+    key: &[u8],
+    records: &[Entry<'a>],
+    rows: &[Entry<'a>],
+    policy: &LakePolicy,
+    outcome: &mut Outcome,
+) -> Vec<Entry<'a>> {
+    let (mut missing, mut extra) = (Vec::new(), Vec::new());
+    let (mut record_queue, mut row_queue) = (records.iter().peekable(), rows.iter().peekable());
+    while let (Some(record), Some(row)) = (record_queue.peek(), row_queue.peek()) {
+        let (offset, span) = (record.position as i64, policy.span(row));
+        if offset < span.first {
+            missing.extend(record_queue.next());
+        } else if offset > span.last {
+            extra.extend(row_queue.next());
+        } else {
+            record_queue.next();
+            row_queue.next();
+        }
+    }
+    missing.extend(record_queue);
+    extra.extend(row_queue);
+    let elsewhere = missing.len().min(extra.len());
+    for (record, row) in missing.drain(..elsewhere).zip(extra.drain(..elsewhere)) {
+        outcome.add(key, Trouble::LandedElsewhere { record: record_at(record), row: row_at(row) });
+    }
+    for row in extra {
+        match policy.is_outside(row) {
+            Outside::No => {
+                outcome.add(key, Trouble::LandedTwice { record: record_at(&records[0]), again: row_at(row) });
+            }
+            Outside::Expired => outcome.expired += 1,
+            Outside::Newer => outcome.pending += 1,
+        }
+    }
+    missing.into_iter().copied().collect()
+}
+
+fn judge_remainder(
+    key: &[u8],
+    missing: Vec<Entry<'_>>,
+    mut stray: Vec<Entry<'_>>,
+    policy: &LakePolicy,
+    outcome: &mut Outcome,
+) {
+    stray.retain(|row| {
+        match policy.is_outside(row) {
+            Outside::No => return true,
+            Outside::Expired => outcome.expired += 1,
+            Outside::Newer => outcome.pending += 1,
+        }
+        false
+    });
+    let mut stray = stray.into_iter();
+    for record in missing {
+        let record_at = record_at(&record);
+        match stray.next() {
+            Some(row) => outcome.add(key, Trouble::LandedWrong { record: record_at, row: row_at(&row) }),
+            None => outcome.add(key, Trouble::NotLanded { record: record_at }),
+        }
+    }
+    for row in stray {
+        outcome.add(key, Trouble::LandedWithoutRecord { row: row_at(&row) });
+    }
+}
+
+/// Where the topic has dropped old records, the lake alone can say whether a row came through.
+fn judge_expired_source(
+    key: &[u8],
+    source: &[Entry<'_>],
+    records: &[Entry<'_>],
+    rows: &[Entry<'_>],
+    policy: &LakePolicy,
+    outcome: &mut Outcome,
+) {
+    for row in source {
+        let seen = |entry: &&Entry<'_>| entry.identity == row.identity;
+        let same_watermark = |entry: &&Entry<'_>| row.watermark.is_some() && entry.watermark == row.watermark;
+        // Rows of young watermarks and of records in the topic were judged against the topic.
+        let judged = row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us)
+            || records.iter().any(|record| seen(&record) || same_watermark(&record))
+            || rows.iter().any(|landed| seen(&landed));
+        if judged {
+            continue;
+        }
+        match rows.iter().find(same_watermark) {
+            Some(landed) => outcome.add(key, Trouble::ChangedSinceLanded { row: row_at(landed) }),
+            None => outcome.add(key, Trouble::NotInLake { watermark: row.watermark }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: SourcePolicy = SourcePolicy { young_from_us: 1000, trimmed: false };
+
+    fn source(key: &'static str, row: u128, watermark: i64, transaction: u64) -> Entry<'static> {
+        Entry {
+            side: Side::Source,
+            key: key.as_bytes(),
+            row,
+            watermark: Some(watermark),
+            transaction: Some(transaction),
+            identity: row,
+            ..Entry::default()
+        }
+    }
+
+    fn record(key: &'static str, row: u128, watermark: i64, transaction: u64, offset: u64) -> Entry<'static> {
+        Entry { side: Side::Topic, position: offset, ..source(key, row, watermark, transaction) }
+    }
+
+    fn landed(key: &'static str, row: u128, file: u32) -> Entry<'static> {
+        Entry { side: Side::Landed, file, transaction: None, ..source(key, row, 1, 0) }
+    }
+
+    fn captured(entries: &[Entry<'static>], policy: &SourcePolicy) -> Outcome {
+        // The verdict may not depend on the order in which the sides were read.
+        let mut reversed: Vec<_> = entries.iter().rev().copied().collect();
+        let (mut outcome, mut other) = (Outcome::new(10), Outcome::new(10));
+        compare_captured(&mut entries.to_vec(), policy, &mut outcome);
+        compare_captured(&mut reversed, policy, &mut other);
+        assert_eq!(outcome.findings, other.findings);
+        outcome
+    }
+
+    fn in_lake(entries: &[Entry<'static>]) -> Outcome {
+        let policy = LakePolicy {
+            spans: vec![Span { first: 0, last: 9 }, Span { first: 10, last: 19 }, Span { first: 90, last: 120 }],
+            partitions: HashMap::from([(0, PartitionState { first: 0, end: 100, landed_to: Some(50) })]),
+            young_from_us: 1000,
+        };
+        let mut outcome = Outcome::new(10);
+        let mut reversed: Vec<_> = entries.iter().rev().copied().collect();
+        compare_landed(&mut reversed, &policy, &mut outcome);
+        outcome
+    }
+
+    fn counts(outcome: &Outcome) -> [u64; 6] {
+        [
+            outcome.lost,
+            outcome.duplicated,
+            outcome.differing,
+            outcome.changed_in_place,
+            outcome.pending,
+            outcome.expired,
+        ]
+    }
+
+    #[test]
+    fn a_captured_row_is_fine_beside_its_older_versions() {
+        let outcome = captured(
+            &[source("1", 7, 5, 3), record("1", 6, 4, 2, 0), record("1", 7, 5, 3, 1), record("2", 1, 1, 1, 2)],
+            &POLICY,
+        );
+        assert_eq!(counts(&outcome), [0; 6]);
+        assert!(outcome.findings.is_empty());
+    }
+
+    #[test]
+    fn a_row_without_record_is_lost_or_young_or_expired_or_refused() {
+        let lost = captured(&[source("1", 7, 5, 3)], &POLICY);
+        assert_eq!(counts(&lost), [1, 0, 0, 0, 0, 0]);
+        assert_eq!(lost.findings[0].trouble, Trouble::NotCaptured { watermark: Some(5) });
+        assert_eq!(counts(&captured(&[source("1", 7, 5, 3), record("1", 6, 4, 2, 0)], &POLICY))[0], 1);
+        assert_eq!(counts(&captured(&[source("1", 7, 1000, 3)], &POLICY)), [0, 0, 0, 0, 1, 0]);
+        let trimmed = SourcePolicy { trimmed: true, ..POLICY };
+        assert_eq!(counts(&captured(&[source("1", 7, 5, 3)], &trimmed)), [0, 0, 0, 0, 0, 1]);
+        let refused = Entry { side: Side::Refused, key: b"1", identity: 4, ..Entry::default() };
+        let outcome = captured(&[source("1", 7, 5, 3), refused], &POLICY);
+        assert_eq!((counts(&outcome), outcome.refused), ([0; 6], HashMap::from([(4, 1)])));
+        let endless = Entry { watermark: None, ..source("1", 7, 0, 3) };
+        assert_eq!(counts(&captured(&[endless, Entry { watermark: None, ..record("1", 6, 0, 1, 0) }], &POLICY))[0], 1);
+    }
+
+    #[test]
+    fn a_row_changed_in_place_is_told_from_a_wrong_record() {
+        let changed = captured(&[source("1", 7, 5, 4), record("1", 6, 5, 3, 9)], &POLICY);
+        assert_eq!(counts(&changed), [0, 0, 0, 1, 0, 0]);
+        // The row still is of the transaction that was published: the record is wrong.
+        let wrong = captured(&[source("1", 7, 5, 3), record("1", 6, 5, 3 | 5 << 32, 9)], &POLICY);
+        assert_eq!(counts(&wrong), [0, 0, 1, 0, 0, 0]);
+        assert_eq!(wrong.findings[0].trouble, Trouble::CapturedWrong { record: RecordAt { partition: 0, offset: 9 } });
+        let older = Entry { fault: Fault::OlderShape, ..record("1", 6, 5, 3, 9) };
+        assert_eq!(counts(&captured(&[source("1", 7, 5, 3), older], &POLICY)), [0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_record_under_another_key_differs() {
+        let astray = Entry { fault: Fault::MessageKey, ..record("1", 7, 5, 3, 0) };
+        assert_eq!(counts(&captured(&[source("1", 7, 5, 3), astray], &POLICY)), [0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_version_may_be_there_once() {
+        let twice = captured(&[source("1", 7, 5, 3), record("1", 7, 5, 3, 0), record("1", 7, 5, 3, 8)], &POLICY);
+        assert_eq!(counts(&twice), [0, 1, 0, 0, 0, 0]);
+        let at = |offset| RecordAt { partition: 0, offset };
+        assert_eq!(twice.findings[0].trouble, Trouble::CapturedTwice { first: at(0), again: at(8) });
+        // Another transaction that set the row back is another version; so is one of other bytes.
+        let back = captured(&[source("1", 7, 5, 4), record("1", 7, 5, 3, 0), record("1", 7, 5, 4, 8)], &POLICY);
+        assert_eq!(counts(&back), [0; 6]);
+        let bare = |identity, offset| Entry { transaction: None, identity, ..record("1", 7, 5, 0, offset) };
+        assert_eq!(counts(&captured(&[bare(1, 0), bare(2, 1)], &POLICY))[1], 0);
+        assert_eq!(counts(&captured(&[bare(1, 0), bare(1, 1)], &POLICY))[1], 1);
+        let shared = [source("1", 7, 5, 3), source("1", 7, 5, 3), record("1", 7, 5, 3, 0), record("1", 7, 5, 3, 8)];
+        assert_eq!(counts(&captured(&shared, &POLICY)), [0; 6]);
+    }
+
+    #[test]
+    fn counts_are_exact_and_lists_are_bounded() {
+        let keys = ["a", "b", "c", "d"];
+        let mut entries: Vec<_> = keys.iter().map(|key| source(key, 7, 5, 3)).collect();
+        let mut outcome = Outcome::new(2);
+        compare_captured(&mut entries, &POLICY, &mut outcome);
+        assert_eq!((outcome.lost, outcome.findings.len()), (4, 2));
+    }
+
+    #[test]
+    fn every_record_is_one_row() {
+        let fine = [record("1", 7, 1, 0, 3), landed("1", 7, 0), record("1", 7, 1, 0, 12), landed("1", 7, 1)];
+        assert_eq!(counts(&in_lake(&fine)), [0; 6]);
+        assert_eq!(counts(&in_lake(&fine[..3])), [1, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            in_lake(&fine[..3]).findings[0].trouble,
+            Trouble::NotLanded { record: RecordAt { partition: 0, offset: 12 } }
+        );
+        let twice = in_lake(&[fine[0], fine[1], fine[2], fine[3], landed("1", 7, 1)]);
+        assert_eq!(counts(&twice), [0, 1, 0, 0, 0, 0]);
+        let differing = in_lake(&[record("1", 7, 1, 0, 3), landed("1", 8, 0)]);
+        assert_eq!(counts(&differing), [0, 0, 1, 0, 0, 0]);
+        let elsewhere = in_lake(&[record("1", 7, 1, 0, 3), landed("1", 7, 1)]);
+        assert!(matches!(elsewhere.findings[0].trouble, Trouble::LandedElsewhere { .. }));
+        let unasked = in_lake(&[landed("1", 7, 0)]);
+        assert_eq!(counts(&unasked), [0, 1, 0, 0, 0, 0]);
+        let other_partition = in_lake(&[record("1", 7, 1, 0, 3), Entry { partition: 1, ..landed("1", 7, 0) }]);
+        assert_eq!(counts(&other_partition), [0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_lake_may_lag_or_lead() {
+        assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 51)])), [0, 0, 0, 0, 1, 0]);
+        assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 50)])), [1, 0, 0, 0, 0, 0]);
+        assert_eq!(counts(&in_lake(&[Entry { partition: 5, ..record("1", 7, 1, 0, 0) }])), [0, 0, 0, 0, 1, 0]);
+        // A file that reaches past the end that was taken of the topic.
+        assert_eq!(counts(&in_lake(&[landed("1", 7, 2)])), [0, 0, 0, 0, 1, 0]);
+        assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 95), landed("1", 7, 2), landed("1", 7, 2)]))[1], 0);
+    }
+
+    #[test]
+    fn rows_that_left_the_topic_are_looked_for_in_the_lake() {
+        let policy = LakePolicy {
+            spans: vec![Span { first: 0, last: 9 }],
+            partitions: HashMap::from([(0, PartitionState { first: 5, end: 100, landed_to: Some(99) })]),
+            young_from_us: 1000,
+        };
+        let judge = |entries: &[Entry<'static>]| {
+            let mut outcome = Outcome::new(10);
+            compare_landed(&mut entries.to_vec(), &policy, &mut outcome);
+            counts(&outcome)
+        };
+        assert_eq!(judge(&[source("1", 7, 1, 3), landed("1", 7, 0)]), [0, 0, 0, 0, 0, 1]);
+        assert_eq!(judge(&[source("1", 8, 1, 3), landed("1", 7, 0)]), [0, 0, 0, 1, 0, 1]);
+        assert_eq!(judge(&[source("1", 8, 2, 3), landed("1", 7, 0)]), [1, 0, 0, 0, 0, 1]);
+        assert_eq!(judge(&[source("1", 8, 2, 3)]), [1, 0, 0, 0, 0, 0]);
+        assert_eq!(judge(&[source("1", 8, 1000, 3)]), [0, 0, 0, 0, 0, 0]);
+    }
+}
