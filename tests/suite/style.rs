@@ -68,7 +68,9 @@ fn stages_do_not_import_each_other() {
 
 #[test]
 fn only_its_module_names_the_kafka_client() {
-    let found = offences("src", |file, line| !file.starts_with("src/kafka/") && (line.contains("rdkafka::") || line.contains("use rdkafka")));
+    let found = offences("src", |file, line| {
+        !file.starts_with("src/kafka/") && (line.contains("rdkafka::") || line.contains("use rdkafka"))
+    });
     assert_eq!(found, Vec::<String>::new());
 }
 
