@@ -35,6 +35,8 @@ fn file(test: &Test, topic: &str) -> String {
         + "land: {rotate_ms: 500}\nruntime: {wait_delay_ms: 200}\n";
     // So that a dead line is found dead soon.
     let text = text.replace("postgres:\n", "postgres:\n  connect_timeout_ms: 1000\n");
+    // So that an outage of seconds fails transactions, which would else be waited for.
+    let text = text.replace("kafka:\n", "kafka:\n  properties: {message.timeout.ms: 3000}\n");
     test.write("orders.yml", &text).display().to_string()
 }
 
@@ -154,6 +156,17 @@ fn assert_each_once(place: &str, written: &HashSet<i64>, found: &BTreeMap<i64, u
         lost.is_empty() && doubled.is_empty() && invented.is_empty(),
         "{place}: lost {lost:?}, doubled {doubled:?}, invented {invented:?}"
     );
+}
+
+#[test]
+fn the_comparison_bites() {
+    let written = HashSet::from([1, 2, 3]);
+    assert_each_once("whole", &written, &times([1, 2, 3].into_iter()));
+    for wrong in [&[1, 2][..], &[1, 2, 3, 3], &[1, 2, 3, 4]] {
+        let found = times(wrong.iter().copied());
+        let told = std::panic::catch_unwind(|| assert_each_once("wrong", &written, &found));
+        assert!(told.is_err(), "{wrong:?}");
+    }
 }
 
 fn rounds() -> u32 {
