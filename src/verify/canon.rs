@@ -27,6 +27,8 @@ pub enum Kind {
     TimeWithZone,
     /// As it is. A JSON number is taken by its digits as they stand.
     Text,
+    /// An address; the mask of a single host may be written or not.
+    Inet,
     /// Text that may be JSON: by structure where it reads as an object or array, else as it is. For
     /// text columns of which nothing but the name is known.
     TextOrJson,
@@ -67,6 +69,10 @@ pub fn from_text(kind: &Kind, text: &str, out: &mut Vec<u8>) {
             Some((time, offset)) => tagged(TIME, format!("{time}/{offset}").as_bytes(), out),
             None => tagged(MISFIT, text.as_bytes(), out),
         },
+        Kind::Inet => {
+            let whole = if text.contains(':') { "/128" } else { "/32" };
+            tagged(TEXT, text.strip_suffix(whole).unwrap_or(text).as_bytes(), out);
+        }
         Kind::Text => tagged(TEXT, text.as_bytes(), out),
         Kind::TextOrJson => match text.as_bytes().first() {
             Some(b'{' | b'[') => match serde_json::from_str::<Value>(text) {
@@ -88,6 +94,11 @@ pub fn from_text(kind: &Kind, text: &str, out: &mut Vec<u8>) {
             Err(_) => tagged(MISFIT, text.as_bytes(), out),
         },
     }
+}
+
+/// Whether a text of PostgreSQL is a JSON null, which a message cannot tell from a null column.
+pub fn is_json_null(kind: &Kind, text: &str) -> bool {
+    *kind == Kind::Json && text.trim() == "null"
 }
 
 /// Appends the canonical form of a field of a message. The field is not null: absent and null are
@@ -417,6 +428,8 @@ mod tests {
         assert_eq!(text(&Kind::Text, "0.50"), message(&Kind::Text, "0.50"));
         assert_ne!(text(&Kind::Text, "{\"a\": 1}"), text(&Kind::Text, "{\"a\":1}"));
         assert_eq!(text(&Kind::TextOrJson, "{\"a\": 1}"), message(&Kind::TextOrJson, "{\"a\":1.0}"));
+        assert_eq!(text(&Kind::Inet, "::1"), message(&Kind::Inet, "\"::1/128\""));
+        assert_ne!(text(&Kind::Inet, "10.0.0.1"), message(&Kind::Inet, "\"10.0.0.1/24\""));
         assert_ne!(text(&Kind::TextOrJson, "{a"), text(&Kind::TextOrJson, "{b"));
     }
 
@@ -437,6 +450,8 @@ mod tests {
         assert_ne!(text(&Kind::Json, "[\"1\"]"), text(&Kind::Json, "[1]"));
         assert_ne!(text(&Kind::Json, "[[1],2]"), text(&Kind::Json, "[[1,2]]"));
         assert_ne!(text(&Kind::Json, "{\"a\":\"b\"}"), text(&Kind::Json, "{\"ab\":\"\"}"));
+        assert!(is_json_null(&Kind::Json, " null\n") && !is_json_null(&Kind::Json, "\"null\""));
+        assert!(!is_json_null(&Kind::Text, "null"));
         let numbers = Kind::Array(Box::new(Kind::Number));
         assert_eq!(text(&numbers, "[1.50,null]"), message(&numbers, "[1.5,null]"));
         assert_ne!(text(&numbers, "[1,null]"), message(&numbers, "[1]"));

@@ -150,13 +150,14 @@ fn for_each_key<'a>(entries: &mut [Entry<'a>], mut judge: impl FnMut(&'a [u8], &
 }
 
 /// Where each side ends in the sorted entries of a key.
-fn sides<'e, 'a>(group: &'e mut [Entry<'a>]) -> [&'e mut [Entry<'a>]; 4] {
+fn sides<'e, 'a>(group: &'e mut [Entry<'a>]) -> [&'e mut [Entry<'a>]; 5] {
     let end = |side: Side| group.partition_point(|entry| entry.side <= side);
-    let (source, refused, topic) = (end(Side::Source), end(Side::Refused), end(Side::Topic));
+    let (source, refused, topic, landed) = (end(Side::Source), end(Side::Refused), end(Side::Topic), end(Side::Landed));
+    let (group, dead_letters) = group.split_at_mut(landed);
     let (group, landed) = group.split_at_mut(topic);
     let (group, topic) = group.split_at_mut(refused);
     let (source, refused) = group.split_at_mut(source);
-    [source, refused, topic, landed]
+    [source, refused, topic, landed, dead_letters]
 }
 
 fn record_at(entry: &Entry<'_>) -> RecordAt {
@@ -180,7 +181,7 @@ pub struct SourcePolicy {
 /// and no version may be there twice.
 pub fn compare_captured(entries: &mut [Entry<'_>], policy: &SourcePolicy, outcome: &mut Outcome) {
     for_each_key(entries, |key, group| {
-        let [source, refused, versions, _] = sides(group);
+        let [source, refused, versions, ..] = sides(group);
         for row in source.iter() {
             judge_source_row(key, row, refused, versions, policy, outcome);
         }
@@ -309,11 +310,12 @@ enum Outside {
 /// in all of it, and every row is a record.
 pub fn compare_landed(entries: &mut [Entry<'_>], policy: &LakePolicy, outcome: &mut Outcome) {
     for_each_key(entries, |key, group| {
-        let [source, refused, records, rows] = sides(group);
+        let [source, refused, records, rows, dead_letters] = sides(group);
         let (missing, stray) = match_equal(key, records, rows, policy, outcome);
         judge_remainder(key, missing, stray, policy, outcome);
-        if refused.is_empty() {
-            judge_expired_source(key, source, records, rows, policy, outcome);
+        if !source.is_empty() && refused.is_empty() {
+            let landed: Vec<Entry<'_>> = rows.iter().chain(dead_letters.iter()).copied().collect();
+            judge_expired_source(key, source, records, &landed, policy, outcome);
         }
     });
 }
@@ -436,7 +438,7 @@ fn judge_expired_source(
     key: &[u8],
     source: &[Entry<'_>],
     records: &[Entry<'_>],
-    rows: &[Entry<'_>],
+    landed: &[Entry<'_>],
     policy: &LakePolicy,
     outcome: &mut Outcome,
 ) {
@@ -446,11 +448,11 @@ fn judge_expired_source(
         // Rows of young watermarks and of records in the topic were judged against the topic.
         let judged = row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us)
             || records.iter().any(|record| seen(&record) || same_watermark(&record))
-            || rows.iter().any(|landed| seen(&landed));
+            || landed.iter().any(|landed| seen(&landed));
         if judged {
             continue;
         }
-        match rows.iter().find(same_watermark) {
+        match landed.iter().find(same_watermark) {
             Some(landed) => outcome.add(key, Trouble::ChangedSinceLanded { row: row_at(landed) }),
             None => outcome.add(key, Trouble::NotInLake { watermark: row.watermark }),
         }
@@ -633,5 +635,8 @@ mod tests {
         assert_eq!(judge(&[source("1", 8, 2, 3), landed("1", 7, 0)]), [1, 0, 0, 0, 0, 1]);
         assert_eq!(judge(&[source("1", 8, 2, 3)]), [1, 0, 0, 0, 0, 0]);
         assert_eq!(judge(&[source("1", 8, 1000, 3)]), [0, 0, 0, 0, 0, 0]);
+        let dead = Entry { side: Side::DeadLetter, ..landed("1", 7, 1) };
+        assert_eq!(judge(&[source("1", 7, 1, 3), dead]), [0, 0, 0, 0, 0, 0]);
+        assert_eq!(judge(&[source("1", 8, 2, 3), dead]), [1, 0, 0, 0, 0, 0]);
     }
 }

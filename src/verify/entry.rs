@@ -18,6 +18,8 @@ pub enum Side {
     Topic,
     /// A row of the lake, or a dead letter.
     Landed,
+    /// What a dead letter says of its row, where the topic may no longer hold the record.
+    DeadLetter,
 }
 
 /// One row of one side. What the fields hold depends on the side; unused ones are zero.
@@ -113,7 +115,8 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Entry<'_>>> {
                 0 => Side::Source,
                 1 => Side::Refused,
                 2 => Side::Topic,
-                _ => Side::Landed,
+                3 => Side::Landed,
+                _ => Side::DeadLetter,
             },
             fault: match fault {
                 0 => Fault::None,

@@ -6,6 +6,7 @@ use super::{
     lake_plan::{LakePlan, Rows, UnknownType},
     progress::Progress,
     row::{RowBytes, place_key},
+    topic::fields_of,
 };
 use crate::{
     config::model::LandTable,
@@ -171,9 +172,16 @@ impl Lake {
         Ok(count)
     }
 
-    /// Writes an entry for every dead letter of the topic, and gives which records they are.
-    pub fn read_dead_letters(&self, topic: &str, spill: &mut Spill) -> Result<DeadLetters, LakeError> {
+    /// Writes an entry for every dead letter of the topic, and gives which records they are. With
+    /// `vouching`, another for the row that it holds.
+    pub fn read_dead_letters(
+        &self,
+        topic: &str,
+        vouching: Option<&LakePlan>,
+        spill: &mut Spill,
+    ) -> Result<DeadLetters, LakeError> {
         let mut letters = DeadLetters::default();
+        let (mut bytes, mut key) = (RowBytes::default(), Vec::new());
         for (index, file) in self.files.iter().enumerate().skip(self.data_files) {
             let mut position = 0;
             for batch in FileReader::open(&file.path, Some(&DEAD_LETTER_COLUMNS))? {
@@ -196,6 +204,19 @@ impl Lake {
                             file: index as u32,
                             ..Entry::default()
                         })?;
+                        if let (Some(plan), Some(fields)) = (vouching, fields_of(columns.payload(row))) {
+                            key.clear();
+                            let said = plan.of_record(&fields, place, ALL, &mut bytes, &mut key);
+                            spill.write(&Entry {
+                                side: Side::DeadLetter,
+                                key: &key,
+                                identity: said.content,
+                                watermark: said.watermark,
+                                position,
+                                file: index as u32,
+                                ..Entry::default()
+                            })?;
+                        }
                     }
                     position += 1;
                 }

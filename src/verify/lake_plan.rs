@@ -66,7 +66,9 @@ fn kind_of(data_type: &DataType, catalogue: Option<&Kind>, is_known: bool) -> Op
         DataType::Time64(_) => Kind::Time,
         DataType::Binary | DataType::LargeBinary => Kind::Bytes,
         DataType::Utf8 | DataType::LargeUtf8 => match catalogue {
-            Some(kind @ (Kind::Json | Kind::Array(_) | Kind::Bytes | Kind::Time | Kind::TimeWithZone)) => kind.clone(),
+            Some(kind @ (Kind::Json | Kind::Array(_) | Kind::Bytes | Kind::Time | Kind::TimeWithZone | Kind::Inet)) => {
+                kind.clone()
+            }
             Some(_) => Kind::Text,
             None if is_known => Kind::Text,
             None => Kind::TextOrJson,
@@ -157,7 +159,8 @@ impl LakePlan {
         key: &mut Vec<u8>,
     ) -> Landed {
         self.landed(None, bytes, key, |_, column, out| {
-            cell(&column.name).map(|text| canon::from_text(&column.kind, text, out)).is_some()
+            let text = cell(&column.name).filter(|text| !canon::is_json_null(&column.kind, text));
+            text.map(|text| canon::from_text(&column.kind, text, out)).is_some()
         })
     }
 

@@ -64,7 +64,11 @@ pub fn kind_of(column: &catalogue::Column, zone: Option<Tz>) -> Kind {
             None => Kind::Text,
         };
     }
-    scalar_kind(column.type_oid, zone).unwrap_or(Kind::Text)
+    match column.type_oid {
+        // Only as a column of its own: an array of addresses is published as the array's text.
+        869 => Kind::Inet,
+        type_oid => scalar_kind(type_oid, zone).unwrap_or(Kind::Text),
+    }
 }
 
 fn scalar_kind(type_oid: u32, zone: Option<Tz>) -> Option<Kind> {
@@ -186,7 +190,10 @@ impl SourcePlan {
         row: &mut RowBytes,
         key: &mut Vec<u8>,
     ) -> Version {
-        self.version(row, key, |index, kind, out| cell(index).map(|text| canon::from_text(kind, text, out)).is_some())
+        self.version(row, key, |index, kind, out| {
+            let text = cell(index).filter(|text| !canon::is_json_null(kind, text));
+            text.map(|text| canon::from_text(kind, text, out)).is_some()
+        })
     }
 
     /// The row that a record's fields claim to be. None where a part of the key is missing.

@@ -102,7 +102,8 @@ impl Unit {
         let columns = lake.as_ref().zip(plan.as_ref()).map(|(lake, plan)| lake.columns_by_offset(plan));
         let mut dead_letters = super::lake::DeadLetters::default();
         if let (Some(lake), Some(plan), Some(landed)) = (&lake, &plan, &mut landed) {
-            dead_letters = lake.read_dead_letters(&self.topic, landed)?;
+            let vouching = Some(plan).filter(|_| policy.trimmed && source.is_some());
+            dead_letters = lake.read_dead_letters(&self.topic, vouching, landed)?;
             report.counts.dead_letters = dead_letters.reasons.clone();
             report.counts.lake_rows = lake.read_rows(plan, landed, &mut progress)?;
             report.warnings.extend(lake.warnings.iter().cloned());

@@ -109,7 +109,7 @@ fn batch_of(file: &Path) -> String {
 #[test]
 fn a_backlog_of_any_length_takes_bounded_memory() {
     const PARTITIONS: i32 = 3;
-    let records = number("HEADWATER_TEST_BACKLOG", 1_000_000);
+    let records = number("HEADWATER_TEST_BACKLOG", 2_000_000);
     let test = Test::new();
     landing::create_orders(&test);
     let table = Table::orders(test.dir(), &test.topic("orders"));
