@@ -40,7 +40,7 @@ fn main() {
         |name: &str, default: f64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let scratch = Scratch::new("bench").expect("a directory for the bench");
     let postgres = PostgresOptions {
-        settings: [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("autovacuum", "off")]
+        settings: [("fsync", "on"), ("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("autovacuum", "off")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
         ..PostgresOptions::default()

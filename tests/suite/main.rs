@@ -16,6 +16,7 @@ mod lake_faults;
 mod land_memory;
 mod landing;
 mod late_commits;
+mod lone_traps;
 mod memory;
 mod outages;
 mod pipeline;

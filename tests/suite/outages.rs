@@ -131,8 +131,11 @@ fn wait_until_not_ready(run: &Run, what: &str, cause: &str) {
 #[track_caller]
 fn wait_until_ready(run: &Run, what: &str) {
     let started = Instant::now();
+    // Waits for rows to come: the writer has to run.
     eventually(NOTICE, &format!("/ready to turn 200 after: {what}"), || readiness(run).0 == 200);
-    eprintln!("{what}: 200 after {:.1} s", started.elapsed().as_secs_f32());
+    // And not only for a moment before the outage shows.
+    wait_until_progress(run);
+    eprintln!("{what}: at work after {:.1} s", started.elapsed().as_secs_f32());
 }
 
 /// How often each key is there.
@@ -191,8 +194,8 @@ impl Scene {
         let config = file(&test, &topic);
         test.postgres = direct;
         let run = Run::start(&test, &["run", "-c", &config]);
-        wait_until_ready(&run, "the start");
         let writer = Some(Writer::start(&test.postgres));
+        wait_until_ready(&run, "the start");
         Scene { test, own, postgres_line, kafka_line, topic, config, writer, run, _lease: lease }
     }
 
@@ -258,6 +261,7 @@ fn lines_that_break_or_fall_silent_lose_and_double_nothing() {
                 line.cut();
                 wait_until_progress(&scene.run);
             }
+            wait_until_ready(&scene.run, &format!("round {round}, {name} cut five times"));
             line.refuse();
             line.cut();
             let what = format!("round {round}, {name} cut off");

@@ -32,7 +32,7 @@ impl Target {
     }
 
     /// An instant as this table writes it into its watermark.
-    fn moment(&self, instant: &str) -> String {
+    pub fn moment(&self, instant: &str) -> String {
         if self.watermark_type.starts_with("timestamptz") {
             return instant.to_owned();
         }

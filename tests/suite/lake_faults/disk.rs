@@ -48,7 +48,8 @@ impl OnDisk {
     fn remount(&self, options: &str) {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.run.pid().to_string()).args(self.enter);
-        command.args(["mount", "-o", &format!("remount,{options}")]).arg(&self.mount);
+        // With the source named, mount does not repeat the present options, of which a user namespace refuses some.
+        command.args(["mount", "-t", "tmpfs", "-o", &format!("remount,{options}"), "tmpfs"]).arg(&self.mount);
         let output = command.output().expect("nsenter");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
