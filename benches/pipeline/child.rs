@@ -28,6 +28,7 @@ impl Child {
     /// Starts `headwater ARGS -c CONFIG`.
     pub fn start(args: &[&str], config: &Path) -> Child {
         let stdout = config.with_extension("out");
+        #[expect(clippy::zombie_processes, reason = "`finish` waits for it, by wait4")]
         let child = Command::new(env!("CARGO_BIN_EXE_headwater"))
             .args(args)
             .arg("-c")
