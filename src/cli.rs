@@ -274,6 +274,10 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
                 all_equal &= report.ok;
                 print_result(&report, args.format);
             }
+            Err(error) if error.is_unavailable() => {
+                eprintln!("headwater: {error}");
+                return ExitCode::from(exit::UNAVAILABLE);
+            }
             Err(error) => return failed(&error),
         }
     }
