@@ -32,6 +32,7 @@ have pkg-config || need pkg-config
 have_postgres || need postgresql-15
 # A PostgreSQL in another time, for the test of the clock change.
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
+python3 -c "import ensurepip, venv" >/dev/null 2>&1 || need python3-venv
 have java || need openjdk-17-jre-headless
 have_kafka || have mvn || need maven
 

@@ -148,7 +148,7 @@ fn exit_codes() -> String {
 
 /// Parses the arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
-    limit_arenas();
+    tune_allocator();
     let cli = Cli::parse();
     if let Err(reason) = start_logging(&cli.log, cli.log_format) {
         eprintln!("--log {}: {reason}", cli.log);
@@ -164,14 +164,18 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Messages and their headers are allocated on one thread and freed on the client's: with glibc's
-/// default of eight arenas a core that contention doubled capture's CPU (measured: 3.6 to 5.7 s a million rows,
-/// 2.5 with two arenas) and its rate fell by half.
-fn limit_arenas() {
+/// Holds glibc's allocator to two arenas, and lets it give large blocks back.
+///
+/// Messages are allocated on one thread and freed on the client's; with the default of eight arenas a
+/// core that doubled capture's CPU (ARCHITECTURE.md, Decisions). Without fixed thresholds glibc raises
+/// its own with every large block that is freed, and keeps what a landing's batches have given back.
+fn tune_allocator() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: a setting of the allocator, made before there is a second thread.
+    // SAFETY: settings of the allocator, made before there is a second thread.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
     }
 }
 
@@ -269,6 +273,10 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
             Ok(report) => {
                 all_equal &= report.ok;
                 print_result(&report, args.format);
+            }
+            Err(error) if error.is_unavailable() => {
+                eprintln!("headwater: {error}");
+                return ExitCode::from(exit::UNAVAILABLE);
             }
             Err(error) => return failed(&error),
         }

@@ -113,6 +113,8 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
 }
 
 /// CPU seconds (user and system) of this process so far, and its peak resident memory in bytes.
+///
+/// The peak is not `ru_maxrss`, which begins with that of the process that started us.
 pub fn process_usage() -> (f64, u64) {
     // SAFETY: getrusage writes a plain struct that we own; zero is a valid value of it.
     let usage = unsafe {
@@ -121,7 +123,14 @@ pub fn process_usage() -> (f64, u64) {
         usage
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    (seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
+    (seconds(usage.ru_utime) + seconds(usage.ru_stime), peak_resident_bytes().unwrap_or(0))
+}
+
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// Resident memory of this process now, in bytes; none where the kernel does not say.

@@ -1,4 +1,5 @@
-//! The built binary as a measured child: wall time, CPU seconds and peak memory as the kernel counts them.
+//! The built binary as a measured child: wall time and CPU seconds as the kernel counts them, and the peak
+//! memory of its own summary (`ru_maxrss` would begin with ours).
 
 use std::{
     fs::File,
@@ -12,9 +13,10 @@ use std::{
 pub struct Usage {
     pub wall_seconds: f64,
     pub cpu_seconds: f64,
-    pub peak_rss_bytes: u64,
     pub status: ExitStatus,
     pub stdout: String,
+    /// What it printed at its end.
+    pub summary: serde_json::Value,
 }
 
 /// A child that is still running. Its stdout and stderr go to files beside the configuration.
@@ -25,11 +27,13 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `headwater ARGS -c CONFIG`.
+    /// Starts `headwater ARGS --format json -c CONFIG`.
     pub fn start(args: &[&str], config: &Path) -> Child {
         let stdout = config.with_extension("out");
+        #[expect(clippy::zombie_processes, reason = "`finish` waits for it, by wait4")]
         let child = Command::new(env!("CARGO_BIN_EXE_headwater"))
             .args(args)
+            .args(["--format", "json"])
             .arg("-c")
             .arg(config)
             .stdin(Stdio::null())
@@ -55,12 +59,13 @@ impl Child {
             usage
         };
         let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        let stdout = std::fs::read_to_string(&self.stdout).unwrap_or_default();
         Usage {
             wall_seconds: self.start.elapsed().as_secs_f64(),
             cpu_seconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
-            peak_rss_bytes: usage.ru_maxrss as u64 * 1024,
             status: ExitStatus::from_raw(status),
-            stdout: std::fs::read_to_string(&self.stdout).unwrap_or_default(),
+            summary: serde_json::from_str(&stdout).unwrap_or_default(),
+            stdout,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! 1,000 commits/s with a 100 ms poll. Each three times (`RUNS`); `cargo bench --bench pipeline -- a c`
 //! runs some of them. `SCALE=0.1` makes everything smaller, for a quick look.
 //!
-//! CPU and memory are those of the headwater process alone, as the kernel counts them at its end.
+//! CPU and memory are those of the headwater process alone.
 
 mod child;
 mod kafka;
@@ -168,7 +168,7 @@ impl Bench {
             ceiling_write.push(count as f64 / seconds);
 
             let config = self.config(&format!("a{run}"), 5.0, "");
-            let usage = finished(Child::start(&["capture", "--until-caught-up", "--format", "json"], &config).finish());
+            let usage = finished(Child::start(&["capture", "--until-caught-up"], &config).finish());
             rates.push(count as f64 / usage.wall_seconds);
             cpus.push(usage.cpu_seconds * 1e6 / count as f64);
             memories.push(mebibytes(&usage));
@@ -261,15 +261,19 @@ impl Bench {
 
             let config = self.config("c", 5.0, "");
             let directory = config.parent().expect("directory").to_owned();
-            let usage = finished(Child::start(&["land", "--until-caught-up", "--format", "json"], &config).finish());
+            let usage = finished(Child::start(&["land", "--until-caught-up"], &config).finish());
             rates.push(count as f64 / usage.wall_seconds);
             cpus.push(usage.cpu_seconds * 1e6 / count as f64);
             memories.push(mebibytes(&usage));
-            let summary: serde_json::Value = serde_json::from_str(&usage.stdout).expect("summary");
-            let dead: u64 = summary["land"]["dead_letters"]
+            let dead: u64 = usage.summary["land"]["dead_letters"]
                 .as_object()
                 .map_or(0, |reasons| reasons.values().filter_map(serde_json::Value::as_u64).sum());
-            assert_eq!(summary["land"]["rows"].as_u64().unwrap_or(0) + dead, count, "run {run}: {}", usage.stdout);
+            assert_eq!(
+                usage.summary["land"]["rows"].as_u64().unwrap_or(0) + dead,
+                count,
+                "run {run}: {}",
+                usage.stdout
+            );
             fs::remove_dir_all(directory).expect("clean");
         }
         report::line("landing, process start to end", "msg/s", &rates);
@@ -366,10 +370,9 @@ fn finished(usage: Usage) -> Usage {
 }
 
 fn mebibytes(usage: &Usage) -> f64 {
-    usage.peak_rss_bytes as f64 / f64::from(1 << 20)
+    usage.summary["peak_rss_bytes"].as_f64().unwrap_or_default() / f64::from(1 << 20)
 }
 
 fn assert_captured(usage: &Usage, count: u64) {
-    let summary: serde_json::Value = serde_json::from_str(&usage.stdout).expect("summary");
-    assert_eq!(summary["capture"]["rows"].as_u64(), Some(count), "{}", usage.stdout);
+    assert_eq!(usage.summary["capture"]["rows"].as_u64(), Some(count), "{}", usage.stdout);
 }

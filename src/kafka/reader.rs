@@ -106,8 +106,13 @@ impl Reader {
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
             .set("auto.offset.reset", "earliest")
-            .set("queued.max.messages.kbytes", "32768")
-            .set("fetch.message.max.bytes", "4194304");
+            // By the client's defaults 100,000 small messages of each partition wait in memory.
+            .set("queued.min.messages", "10000")
+            .set("queued.max.messages.kbytes", "16384")
+            // A full queue would be looked at again only after a second.
+            .set("fetch.queue.backoff.ms", "5")
+            // Compressed bytes, which become many times as much before any limit counts them.
+            .set("fetch.message.max.bytes", "262144");
         let consumer = config.create().map_err(|source| ReadError::Client { topic: topic.to_owned(), source })?;
         Ok(Reader { consumer, brokers: kafka.brokers.clone(), topic: topic.to_owned() })
     }

@@ -160,7 +160,7 @@ pub struct Spill {
 }
 
 /// A bucket is split again when its file is larger; sorted entries take about as much again.
-const BUCKET_BYTES: u64 = 32 << 20;
+const BUCKET_BYTES: u64 = 12 << 20;
 const MAX_BUCKETS: u64 = 128;
 /// One key's entries cannot be split: at this depth a bucket is loaded whatever its size.
 const MAX_LEVEL: u64 = 4;

@@ -170,7 +170,7 @@ fn a_rewriting_alter_table_under_a_first_load() {
     let scene = Scene::launch(20, |_, db| TABLES.iter().for_each(|target| target.fill(db, 10_000, "2 days")));
     scene.wait_for(&TABLES[1], "the first chunk", |row| row["kind"] == "old");
     let mut rewrites = Vec::new();
-    for n in 0..10 {
+    for n in 0..14 {
         // The ALTER waits for the insert, polls wait for the ALTER: their snapshots must come after it.
         let holder = scene.test.db();
         for target in &TABLES {
