@@ -5,13 +5,10 @@ use super::{
     servers::{KafkaOptions, KafkaServer, Lifetime, PostgresOptions, PostgresServer, Scratch},
 };
 use crate::{
-    config::model::{Kafka, Postgres, SecurityProtocol},
+    config::model::{Kafka, Postgres},
     generate::postgres_of_url,
 };
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Dropped, it takes the servers down and removes the files, unless they shall be kept.
 pub struct StageSet {
@@ -56,7 +53,7 @@ impl StageSet {
         let postgres = postgres.ok_or(DemoError::Panicked { task: "PostgreSQL" })?;
         let kafka = match (&own_kafka, &options.kafka_brokers) {
             (Some(server), _) => server.config(),
-            (None, brokers) => kafka_at(brokers.clone().unwrap_or_default()),
+            (None, brokers) => Kafka::plaintext(brokers.clone().unwrap_or_default()),
         };
         // On servers of others, a name that nobody else has.
         let mark = if with_postgres && with_kafka { String::new() } else { format!("_demo_{}", std::process::id()) };
@@ -157,19 +154,4 @@ fn postgres_options(lifetime: Lifetime) -> PostgresOptions {
     // Commit times are what the delays are measured from.
     let settings = vec![("track_commit_timestamp".to_owned(), "on".to_owned())];
     PostgresOptions { settings, lifetime, ..PostgresOptions::default() }
-}
-
-fn kafka_at(brokers: String) -> Kafka {
-    Kafka {
-        brokers,
-        security_protocol: SecurityProtocol::Plaintext,
-        sasl_mechanism: None,
-        sasl_username: None,
-        sasl_password: None,
-        ssl_ca_file: None,
-        ssl_certificate_file: None,
-        ssl_key_file: None,
-        create_topics: true,
-        properties: BTreeMap::new(),
-    }
 }

@@ -1,9 +1,8 @@
 //! A private Apache Kafka: one node, broker and controller in one (KRaft), from Maven's jars.
 
 use super::{Lifetime, PortLease, ServerError, file_error, lease_port, log_tail, process};
-use crate::config::model::{Kafka, SecurityProtocol};
+use crate::config::model::Kafka;
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -122,18 +121,7 @@ impl KafkaServer {
 
     /// How to reach the plaintext listener.
     pub fn config(&self) -> Kafka {
-        Kafka {
-            brokers: self.brokers(),
-            security_protocol: SecurityProtocol::Plaintext,
-            sasl_mechanism: None,
-            sasl_username: None,
-            sasl_password: None,
-            ssl_ca_file: None,
-            ssl_certificate_file: None,
-            ssl_key_file: None,
-            create_topics: true,
-            properties: BTreeMap::new(),
-        }
+        Kafka::plaintext(self.brokers())
     }
 
     /// Ends the broker in good order.

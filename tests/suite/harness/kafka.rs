@@ -136,18 +136,7 @@ pub fn topics(brokers: &str) -> Vec<String> {
 }
 
 fn kafka(brokers: &str) -> headwater::config::model::Kafka {
-    headwater::config::model::Kafka {
-        brokers: brokers.to_owned(),
-        security_protocol: headwater::config::model::SecurityProtocol::Plaintext,
-        sasl_mechanism: None,
-        sasl_username: None,
-        sasl_password: None,
-        ssl_ca_file: None,
-        ssl_certificate_file: None,
-        ssl_key_file: None,
-        create_topics: true,
-        properties: BTreeMap::new(),
-    }
+    headwater::config::model::Kafka::plaintext(brokers)
 }
 
 fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
