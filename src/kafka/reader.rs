@@ -4,7 +4,7 @@
 //! The end of a partition is often a transaction marker, which no consumer is given: a partition is
 //! done at its end-of-partition event or at the first record past the end, whichever comes first.
 
-use super::client_config;
+use super::{admin::AdminError, client_config, reach};
 use crate::config::model::Kafka;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -22,6 +22,9 @@ use std::{
 pub enum ReadError {
     #[error("Kafka at {brokers} cannot be reached: {source}; check kafka.brokers")]
     Unreachable { brokers: String, source: ClientError },
+    /// Not reached at all, or refused.
+    #[error(transparent)]
+    Reach(#[from] AdminError),
     #[error("topic {topic} does not exist; check its name, or start capture to create it")]
     MissingTopic { topic: String },
     #[error("topic {topic} gave no record for {seconds} s before its end was reached: {last}")]
@@ -33,7 +36,11 @@ pub enum ReadError {
 impl ReadError {
     /// Whether waiting may cure it.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, ReadError::Unreachable { .. } | ReadError::Stalled { .. })
+        match self {
+            ReadError::Unreachable { .. } | ReadError::Stalled { .. } => true,
+            ReadError::Reach(error) => error.is_unavailable(),
+            ReadError::MissingTopic { .. } | ReadError::Client { .. } => false,
+        }
     }
 }
 
@@ -97,6 +104,8 @@ pub struct Reader {
 
 impl Reader {
     pub fn open(kafka: &Kafka, topic: &str) -> Result<Reader, ReadError> {
+        // Tells the cause where it does not get through, which the consumer cannot.
+        reach::topic_names(kafka, REQUEST_TIMEOUT)?;
         let mut config = client_config(kafka);
         config
             // The client asks for a name although nothing is ever committed or joined under it.

@@ -29,7 +29,8 @@ struct Wrong<'a> {
 }
 
 impl Login<'_> {
-    fn file(&self, test: &Test, name: &str) -> String {
+    /// A landing waits for the topic that its capture makes, for so many `attempts`.
+    fn file(&self, test: &Test, name: &str, attempts: u32) -> String {
         let Login { brokers, protocol, mechanism, password, authority } = self;
         let authority = match *protocol {
             "sasl_ssl" => format!("  ssl_ca_file: '{}'\n", authority.display()),
@@ -47,7 +48,7 @@ impl Login<'_> {
         let text = text
             .replace("/lake\"", &format!("/lake-{name}\""))
             .replace("/checkpoints\"", &format!("/checkpoints-{name}\""));
-        let text = text + "runtime: {wait_attempts: 2, wait_delay_ms: 100}\n";
+        let text = text + &format!("runtime: {{wait_attempts: {attempts}, wait_delay_ms: 100}}\n");
         test.write(&format!("{name}.yml"), &text).display().to_string()
     }
 }
@@ -81,7 +82,7 @@ fn capture_and_land_through_sasl_ssl() {
         |mechanism| Login { brokers: &brokers, protocol: "sasl_ssl", mechanism, password: PASSWORD, authority: &right };
 
     for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        let (exit, summary) = run(&test, "run", &login(mechanism).file(&test, mechanism));
+        let (exit, summary) = run(&test, "run", &login(mechanism).file(&test, mechanism, 100));
         assert_eq!(exit, Exit::Code(0), "{mechanism}: {summary}");
         assert_eq!(read_topic(&kafka.brokers(), &test.topic(mechanism), true).len(), 100, "{mechanism}");
         assert_eq!(read_table(&test.path(&format!("lake-{mechanism}"))).len(), 100, "{mechanism}");
@@ -135,12 +136,15 @@ fn capture_and_land_through_sasl_ssl() {
         for (name, Wrong { login, exit: expected, causes }) in &wrong {
             let test = &test;
             scope.spawn(move || {
-                let file = login.file(test, name);
-                for command in ["capture", "land"] {
-                    let mut run = Run::start(test, &[command, "-c", &file, "--until-caught-up", "--format", "json"]);
+                let file = login.file(test, name, 2);
+                for command in ["capture", "land", "verify"] {
+                    let bounded = (command != "verify").then_some("--until-caught-up");
+                    let arguments: Vec<&str> =
+                        [command, "-c", &file, "--format", "json"].into_iter().chain(bounded).collect();
+                    let mut run = Run::start(test, &arguments);
                     let exit = run.wait(DEADLINE);
                     assert_eq!(exit, *expected, "{command} with {name}: {}{}", run.stdout(), run.stderr());
-                    let told = if exit == Exit::Code(78) {
+                    let told = if exit == Exit::Code(78) || command == "verify" {
                         run.stderr()
                     } else {
                         run.json()[command]["failures"][0]["reason"].as_str().unwrap_or_default().to_owned()
