@@ -25,7 +25,7 @@ use std::{
     marker::PhantomData,
     ptr, slice,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Most records of one poll, and the payload bytes it aims at.
@@ -126,9 +126,34 @@ impl Record<'_> {
 struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     complaints: Complaints,
+    reading: Mutex<Reading>,
 }
 
 impl ClientContext for Callbacks {}
+
+#[derive(Default)]
+struct Reading {
+    any: bool,
+    /// When partitions that were being read were last told to stop.
+    stopped_at: Option<Instant>,
+}
+
+/// Given to partitions to stop before the assignment changes again. librdkafka up to 2.15 stops a
+/// partition twice when it changes while the first stop is under way, and then aborts the process
+/// (confluentinc/librdkafka issue 5573; seen here as an assertion in `rdkafka_assignment.c`).
+const STOP_TIME: Duration = Duration::from_millis(500);
+
+impl Callbacks {
+    /// Called before each change of the assignment; `any` says whether it leaves partitions to read.
+    fn before_assign(&self, any: bool) {
+        let mut reading = lock(&self.reading);
+        if let Some(left) = reading.stopped_at.and_then(|at| STOP_TIME.checked_sub(at.elapsed())) {
+            std::thread::sleep(left);
+        }
+        reading.stopped_at = reading.any.then(Instant::now);
+        reading.any = any;
+    }
+}
 
 pub struct Consumer {
     // Declared before the client, for it must go first.
@@ -233,6 +258,7 @@ impl Consumer {
     /// Reads exactly these partitions from these offsets, and nothing else.
     pub fn assign(&self, positions: &[(i32, i64)]) -> Result<(), ConsumerError> {
         let list = self.list(positions);
+        self.client.context().before_assign(!positions.is_empty());
         // SAFETY: the list is copied by the call.
         check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })
     }
@@ -404,6 +430,7 @@ unsafe extern "C" fn on_rebalance(
     // SAFETY: librdkafka gives a live client, a live list, and the context that was set as opaque.
     unsafe {
         let callbacks = &*opaque.cast::<Callbacks>();
+        callbacks.before_assign(false);
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let list = &*partitions;
             let found = (0..usize::try_from(list.cnt).unwrap_or(0)).map(|i| (*list.elems.add(i)).partition).collect();
