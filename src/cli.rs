@@ -4,7 +4,7 @@ use crate::{
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo, generate, land, metrics, verify,
+    demo, generate, land, metrics, record, verify,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -308,7 +308,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 
 /// The part of the README between its `reference` marks.
 pub fn reference_markdown() -> String {
-    let reasons: String = land::reason::Reason::ALL
+    let reasons: String = record::reason::Reason::ALL
         .iter()
         .map(|reason| format!("| `{}` | {} |\n", reason.name(), reason.meaning()))
         .collect();

@@ -17,5 +17,6 @@ pub mod lake;
 pub mod land;
 pub mod metrics;
 pub mod postgres;
+pub mod record;
 pub mod stage;
 pub mod verify;
