@@ -1,0 +1,193 @@
+//! Where each measure keeps its state: measures of the same field share it.
+
+use super::plan::{FieldSlot, Function, Measure, Reading};
+
+/// Words of a sum: low and high half of an `i128` in steps of 1e-9, number of values.
+pub const SUM_WORDS: usize = 3;
+/// Words of sentiment: the sum in steps of 1e-4 as `i64`, number of scores, positive ones, negative ones.
+pub const SCORE_WORDS: usize = 4;
+/// No least or greatest value yet.
+pub const NO_VALUE: u64 = f64::NAN.to_bits();
+
+/// What an event's field is counted into. The number is the first word, the set or the tally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Sum(usize),
+    Least(usize),
+    Greatest(usize),
+    Score(usize),
+    Distinct(usize),
+    Tally(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Update {
+    /// Index into `Event::values`.
+    pub field: usize,
+    pub target: Target,
+}
+
+/// How a column is read off the state.
+#[derive(Debug, Clone, Copy)]
+pub enum Output {
+    Count { input: usize },
+    Rate { input: usize },
+    Sum(usize),
+    Avg(usize),
+    /// Of a least or a greatest value.
+    Extreme(usize),
+    Distinct(usize),
+    TopK { tally: usize, k: usize },
+    Counts(usize),
+    ScoreAvg(usize),
+    Positive(usize),
+    Negative(usize),
+}
+
+#[derive(Debug, Clone, Default)]
+struct InputLayout {
+    fields: Vec<FieldSlot>,
+    updates: Vec<Update>,
+}
+
+/// The state of a key in a pane: numbers as words (the first ones count each input's events), sets of
+/// distinct values, tallies of values.
+#[derive(Debug, Clone, Default)]
+pub struct Layout {
+    inputs: Vec<InputLayout>,
+    /// Words of a key that nothing has been counted into.
+    pub blank: Vec<u64>,
+    pub sets: usize,
+    pub tallies: usize,
+    pub outputs: Vec<Output>,
+}
+
+impl Layout {
+    /// The measures' inputs are below `inputs`.
+    pub fn new(inputs: usize, measures: &[Measure]) -> Layout {
+        let mut layout =
+            Layout { inputs: vec![InputLayout::default(); inputs], blank: vec![0; inputs], ..Layout::default() };
+        for Measure { input, function, .. } in measures {
+            let output = layout.output(*input, function);
+            layout.outputs.push(output);
+        }
+        layout
+    }
+
+    pub fn fields(&self, input: usize) -> &[FieldSlot] {
+        self.inputs.get(input).map_or(&[], |input| &input.fields)
+    }
+
+    pub fn updates(&self, input: usize) -> &[Update] {
+        self.inputs.get(input).map_or(&[], |input| &input.updates)
+    }
+
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        self.inputs.iter().flat_map(|input| &input.updates).map(|update| update.target)
+    }
+
+    fn output(&mut self, input: usize, function: &Function) -> Output {
+        use Reading::{Sentiment, Value};
+        match function {
+            Function::Count => Output::Count { input },
+            Function::Rate => Output::Rate { input },
+            Function::Sum { field } => Output::Sum(self.place(input, field, Value, Target::Sum)),
+            Function::Avg { field } => Output::Avg(self.place(input, field, Value, Target::Sum)),
+            Function::Min { field } => Output::Extreme(self.place(input, field, Value, Target::Least)),
+            Function::Max { field } => Output::Extreme(self.place(input, field, Value, Target::Greatest)),
+            Function::Distinct { field } => Output::Distinct(self.place(input, field, Value, Target::Distinct)),
+            Function::TopK { field, k } => {
+                Output::TopK { tally: self.place(input, field, Value, Target::Tally), k: *k }
+            }
+            Function::Counts { field } => Output::Counts(self.place(input, field, Value, Target::Tally)),
+            Function::SentimentAvg { field } => Output::ScoreAvg(self.place(input, field, Sentiment, Target::Score)),
+            Function::SentimentPositive { field } => {
+                Output::Positive(self.place(input, field, Sentiment, Target::Score))
+            }
+            Function::SentimentNegative { field } => {
+                Output::Negative(self.place(input, field, Sentiment, Target::Score))
+            }
+        }
+    }
+
+    /// The place of this state, made if no measure before has needed it.
+    fn place(&mut self, input: usize, field: &str, reading: Reading, target: fn(usize) -> Target) -> usize {
+        let InputLayout { fields, updates } = &mut self.inputs[input];
+        let slot = fields.iter().position(|slot| slot.field == field && slot.reading == reading);
+        let field = slot.unwrap_or_else(|| {
+            fields.push(FieldSlot { field: field.to_owned(), reading });
+            fields.len() - 1
+        });
+        let is_same = |update: &&Update| update.field == field && update.target == target(update.target.place());
+        if let Some(update) = updates.iter().find(is_same) {
+            return update.target.place();
+        }
+        let place = match target(0) {
+            Target::Sum(_) => add_words(&mut self.blank, &[0; SUM_WORDS]),
+            Target::Score(_) => add_words(&mut self.blank, &[0; SCORE_WORDS]),
+            Target::Least(_) | Target::Greatest(_) => add_words(&mut self.blank, &[NO_VALUE]),
+            Target::Distinct(_) => next(&mut self.sets),
+            Target::Tally(_) => next(&mut self.tallies),
+        };
+        updates.push(Update { field, target: target(place) });
+        place
+    }
+}
+
+impl Target {
+    fn place(self) -> usize {
+        match self {
+            Target::Sum(place)
+            | Target::Least(place)
+            | Target::Greatest(place)
+            | Target::Score(place)
+            | Target::Distinct(place)
+            | Target::Tally(place) => place,
+        }
+    }
+}
+
+fn add_words(words: &mut Vec<u64>, blank: &[u64]) -> usize {
+    words.extend_from_slice(blank);
+    words.len() - blank.len()
+}
+
+fn next(count: &mut usize) -> usize {
+    *count += 1;
+    *count - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field() -> String {
+        "x".to_owned()
+    }
+
+    #[test]
+    fn measures_of_one_field_share_their_state() {
+        let functions = [
+            Function::Sum { field: field() },
+            Function::Avg { field: field() },
+            Function::Min { field: field() },
+            Function::Max { field: field() },
+            Function::TopK { field: field(), k: 3 },
+            Function::Counts { field: field() },
+            Function::SentimentAvg { field: field() },
+            Function::SentimentPositive { field: field() },
+            Function::Distinct { field: field() },
+            Function::Distinct { field: "y".to_owned() },
+        ];
+        let measures: Vec<Measure> = functions
+            .into_iter()
+            .map(|function| Measure { column: String::new(), input: 1, function })
+            .collect();
+        let layout = Layout::new(2, &measures);
+        assert_eq!(layout.fields(0), []);
+        let fields: Vec<_> = layout.fields(1).iter().map(|slot| (slot.field.as_str(), slot.reading)).collect();
+        assert_eq!(fields, [("x", Reading::Value), ("x", Reading::Sentiment), ("y", Reading::Value)]);
+        assert_eq!(layout.blank.len(), 2 + SUM_WORDS + 1 + 1 + SCORE_WORDS);
+        assert_eq!((layout.sets, layout.tallies), (2, 1));
+    }
+}
