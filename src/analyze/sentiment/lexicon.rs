@@ -140,14 +140,14 @@ impl Lexicon {
         Self { words: words(), emotes: with_emotes.then(emotes), emojis: Emojis::new(EMOJI) }
     }
 
-    /// The word with this key, which is in lower case.
-    pub(super) fn word(&self, key: Key) -> Option<Word> {
-        self.words.get(key).copied()
+    /// What is known of the word with this key in any case; no key is longer than all that are known.
+    pub(super) fn word(&self, key: Option<Key>) -> Word {
+        key.and_then(|key| self.words.get(key.lower())).copied().unwrap_or(Word::UNKNOWN)
     }
 
-    /// The emote that is written so.
-    pub(super) fn emote(&self, text: &[u8]) -> Option<Word> {
-        self.emotes.as_ref()?.get(Key::new(text)?).copied()
+    /// The emote with just this key.
+    pub(super) fn emote(&self, key: Option<Key>) -> Option<Word> {
+        self.emotes.as_ref()?.get(key?).copied()
     }
 
     pub(super) fn has_emotes(&self) -> bool {

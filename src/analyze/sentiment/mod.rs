@@ -72,9 +72,9 @@ impl Analyzer {
     }
 
     fn score_within(&self, text: &str, scratch: &mut Scratch) -> f64 {
-        let Scratch { text: buffer, words, valences } = scratch;
-        let text = words::normalized(text, &self.lexicon, buffer);
-        let line = words::read(text, &self.lexicon, words);
+        let Scratch { text: normal, words, valences } = scratch;
+        words::normalize(text, &self.lexicon, normal);
+        let line = words::read(normal, &self.lexicon, words);
         if !line.has_valence {
             return 0.0;
         }
@@ -88,7 +88,7 @@ impl Analyzer {
         if line.but.is_some() {
             compound::weigh_around_but(valences, before_but);
         }
-        compound::compound(valences, text)
+        compound::compound(valences, if line.has_marks { normal } else { "" })
     }
 }
 

@@ -4,23 +4,29 @@
 //! three integers. The slots hold an index and 16 bits of the hash: four bytes each, of which all fit the second-level
 //! cache, and a look-up that misses (most do) hardly ever leaves them.
 
-/// A word of at most [`Key::MAX_BYTES`] bytes: its bytes, zeros, and in the last byte its length.
+use std::ops::Range;
+
+/// A word of at most [`Key::MAX_LENGTH`] bytes: its bytes, zeros, and in the last byte its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key([u64; 3]);
 
 impl Key {
-    pub(super) const MAX_BYTES: usize = 23;
+    pub(super) const BYTES: usize = 24;
+    pub(super) const MAX_LENGTH: usize = Self::BYTES - 1;
 
-    /// `None` where the word is longer than any key.
+    /// For a word by itself; `None` where it is longer than any key.
     pub(super) fn new(word: &[u8]) -> Option<Self> {
-        let mut bytes = [0; 24];
-        bytes[..Self::MAX_BYTES].get_mut(..word.len())?.copy_from_slice(word);
-        bytes[Self::MAX_BYTES] = word.len() as u8;
-        let [mut a, mut b, mut c] = [[0; 8]; 3];
-        a.copy_from_slice(&bytes[..8]);
-        b.copy_from_slice(&bytes[8..16]);
-        c.copy_from_slice(&bytes[16..]);
-        Some(Self([a, b, c].map(u64::from_le_bytes)))
+        Self::read(&[word, &[0; Self::BYTES]].concat(), &(0..word.len()))
+    }
+
+    /// For the word at a place in a text, behind which the text goes on for [`Key::BYTES`] at least. It is loaded with
+    /// what follows, which is masked out: to copy just the word would take longer than all the rest of a look-up.
+    pub(super) fn read(text: &[u8], word: &Range<usize>) -> Option<Self> {
+        let mask = MASKS.get(word.len())?;
+        let (parts, _) = text.get(word.start..word.start + Self::BYTES)?.as_chunks();
+        let [a, b, c] = parts else { return None };
+        let [a, b, c] = [a, b, c].map(|part| u64::from_le_bytes(*part));
+        Some(Self([a & mask[0], b & mask[1], c & mask[2] | (word.len() as u64) << 56]))
     }
 
     /// The key of the word in lower case. Only for ASCII words.
@@ -40,6 +46,18 @@ impl Key {
         (folded as u64 ^ (folded >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
+
+/// By the length of a word, which bits of 24 bytes are its own.
+const MASKS: [[u64; 3]; Key::MAX_LENGTH + 1] = {
+    let mut masks = [[0; 3]; Key::MAX_LENGTH + 1];
+    let mut length = 1;
+    while length < masks.len() {
+        masks[length] = masks[length - 1];
+        masks[length][(length - 1) / 8] |= 0xff << ((length - 1) % 8 * 8);
+        length += 1;
+    }
+    masks
+};
 
 /// Open addressing with linear probing; at most half full.
 #[derive(Debug)]

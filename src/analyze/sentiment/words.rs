@@ -10,6 +10,7 @@ use super::{
     lexicon::{CAPITALS, EMOTE, LEXICON, Lexicon, NEGATES, Role, Word},
     table::Key,
 };
+use std::ops::Range;
 
 /// Words before the one whose valence is sought, that word, and words after it.
 pub(super) const WINDOW: usize = BEFORE + 1 + AFTER;
@@ -22,6 +23,8 @@ pub(super) struct Line {
     pub(super) has_valence: bool,
     /// Some words are in capitals and some are not, so that capitals mean emphasis.
     pub(super) is_partly_capitals: bool,
+    /// There are exclamation or question marks.
+    pub(super) has_marks: bool,
     /// Which word is the first `but`.
     pub(super) but: Option<usize>,
 }
@@ -31,7 +34,8 @@ const UPPER: u8 = 2;
 const LOWER: u8 = 4;
 const PUNCTUATION: u8 = 8;
 const APOSTROPHE: u8 = 16;
-const NOT_ASCII: u8 = 32;
+const MARK: u8 = 32;
+const NOT_ASCII: u8 = 64;
 
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -43,6 +47,7 @@ const CLASSES: [u8; 256] = {
             b'A'..=b'Z' => UPPER,
             b'a'..=b'z' => LOWER,
             b'\'' => PUNCTUATION | APOSTROPHE,
+            b'!' | b'?' => PUNCTUATION | MARK,
             other if other.is_ascii_punctuation() => PUNCTUATION,
             0x80.. => NOT_ASCII,
             _ => 0,
@@ -52,14 +57,19 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// The text with emoji replaced by their descriptions, white space by spaces and the Kelvin sign by the letter K (both
-/// are `k` in lower case); `buffer` holds it where it differs from the line.
-pub(super) fn normalized<'a>(line: &'a str, lexicon: &Lexicon, buffer: &'a mut String) -> &'a str {
-    if line.is_ascii() {
-        return line;
-    }
+fn class(byte: u8) -> u8 {
+    CLASSES[usize::from(byte)]
+}
+
+const PADDING: &str = "                        ";
+const _: () = assert!(PADDING.len() == Key::BYTES);
+
+/// Writes a line in normal form: emoji replaced by their descriptions, white space by spaces and the Kelvin sign by the
+/// letter K (both are `k` in lower case), and enough spaces behind it that each word can be read as a whole key.
+pub(super) fn normalize(line: &str, lexicon: &Lexicon, text: &mut String) {
     let mut copied = 0;
-    for (at, character) in line.char_indices().filter(|(_, character)| !character.is_ascii()) {
+    let characters = if line.is_ascii() { "" } else { line }.char_indices();
+    for (at, character) in characters.filter(|(_, character)| !character.is_ascii()) {
         let description = lexicon.emojis.get(character);
         let replacement = match character {
             '\u{212a}' => "K",
@@ -67,18 +77,15 @@ pub(super) fn normalized<'a>(line: &'a str, lexicon: &Lexicon, buffer: &'a mut S
             _ => description.unwrap_or_default(),
         };
         if !replacement.is_empty() {
-            buffer.push_str(&line[copied..at]);
+            text.push_str(&line[copied..at]);
             // A description begins a word. It ends none: what follows without a space belongs to its last word.
-            buffer.push_str(if description.is_some() { " " } else { "" });
-            buffer.push_str(replacement);
+            text.push_str(if description.is_some() { " " } else { "" });
+            text.push_str(replacement);
             copied = at + character.len_utf8();
         }
     }
-    if copied == 0 {
-        return line;
-    }
-    buffer.push_str(&line[copied..]);
-    buffer
+    text.push_str(&line[copied..]);
+    text.push_str(PADDING);
 }
 
 /// Fills `words` with the words of a normalized line, between what stands before and after every line.
@@ -87,19 +94,16 @@ pub(super) fn read(text: &str, lexicon: &Lexicon, words: &mut Vec<Word>) -> Line
     let (mut line, mut flags, mut has_capitals, mut has_others) = (Line::default(), 0, false, false);
     words.extend([Word::BEFORE_LINE; BEFORE]);
     let mut end = 0;
-    loop {
-        let start = end + bytes[end..].iter().take_while(|byte| CLASSES[usize::from(**byte)] == SPACE).count();
-        if start == bytes.len() {
-            break;
-        }
+    while let Some(skipped) = bytes[end..].iter().position(|byte| class(*byte) != SPACE) {
+        let start = end + skipped;
         let mut classes = 0;
-        let in_word = |byte: &&u8| {
-            let class = CLASSES[usize::from(**byte)];
-            classes |= class & !SPACE;
-            class != SPACE
-        };
-        end = start + bytes[start..].iter().take_while(in_word).count();
-        let word = word(&text[start..end], classes, lexicon);
+        let length = bytes[start..].iter().take_while(|byte| {
+            classes |= class(**byte) & !SPACE;
+            class(**byte) != SPACE
+        });
+        end = start + length.count();
+        line.has_marks |= classes & MARK != 0;
+        let word = word(text, start..end, classes, lexicon);
         flags |= word.flags;
         if !word.is(EMOTE) {
             has_capitals |= word.is(CAPITALS);
@@ -116,42 +120,36 @@ pub(super) fn read(text: &str, lexicon: &Lexicon, words: &mut Vec<Word>) -> Line
     line
 }
 
-/// What is known of a word; `classes` are those of its bytes.
-fn word(text: &str, classes: u8, lexicon: &Lexicon) -> Word {
+/// What is known of the word at a place in the text; `classes` are those of its bytes.
+fn word(text: &str, place: Range<usize>, classes: u8, lexicon: &Lexicon) -> Word {
     let mut word = Word::UNKNOWN;
     if classes & NOT_ASCII == 0 {
-        let bytes = text.as_bytes();
-        let bare = if classes & PUNCTUATION == 0 { bytes } else { without_punctuation(bytes) };
+        let key = |place: &Range<usize>| Key::read(text.as_bytes(), place);
+        let bare = if classes & PUNCTUATION == 0 { place.clone() } else { without_punctuation(text, place.clone()) };
         if classes & UPPER != 0
             && lexicon.has_emotes()
-            && let Some(emote) = lexicon.emote(bytes).or_else(|| lexicon.emote(bare))
+            && let Some(emote) = lexicon.emote(key(&place)).or_else(|| lexicon.emote(key(&bare)))
         {
             return emote;
         }
-        let compared = if bare.len() <= 2 { bytes } else { bare };
-        word = Key::new(compared).and_then(|key| lexicon.word(key.lower())).unwrap_or(Word::UNKNOWN);
+        word = lexicon.word(key(if bare.len() <= 2 { &place } else { &bare }));
         if classes & (UPPER | LOWER) == UPPER {
             word.flags |= CAPITALS;
         }
-    } else if casing::is_upper(text) {
+    } else if casing::is_upper(&text[place.clone()]) {
         word.flags |= CAPITALS;
     }
-    if classes & APOSTROPHE != 0 && text.as_bytes().windows(3).any(|three| three.eq_ignore_ascii_case(b"n't")) {
+    let has_nt = || text.as_bytes()[place].windows(3).any(|three| three.eq_ignore_ascii_case(b"n't"));
+    if classes & APOSTROPHE != 0 && has_nt() {
         word.flags |= NEGATES;
     }
     word
 }
 
-fn without_punctuation(mut word: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = word
-        && first.is_ascii_punctuation()
-    {
-        word = rest;
-    }
-    while let [rest @ .., last] = word
-        && last.is_ascii_punctuation()
-    {
-        word = rest;
-    }
-    word
+fn without_punctuation(text: &str, place: Range<usize>) -> Range<usize> {
+    let is_mark = |byte: &u8| byte.is_ascii_punctuation();
+    let word = &text.as_bytes()[place.clone()];
+    let before = word.iter().take_while(|byte| is_mark(byte)).count();
+    let behind = word[before..].iter().rev().take_while(|byte| is_mark(byte)).count();
+    place.start + before..place.end - behind
 }

@@ -19,7 +19,7 @@ fn the_lexicons_are_those_of_vader_sentiment_3_3_2_byte_for_byte() {
 fn every_line_of_the_lexicons_is_read() {
     assert_eq!(lexicon::entries(lexicon::VADER).count(), 7520);
     assert_eq!(lexicon::VADER.lines().count(), 7520);
-    assert!(lexicon::entries(lexicon::VADER).all(|(text, _)| text.len() <= Key::MAX_BYTES));
+    assert!(lexicon::entries(lexicon::VADER).all(|(text, _)| text.len() <= Key::MAX_LENGTH));
     let emojis = Emojis::new(lexicon::EMOJI);
     let found: Vec<char> =
         (0..=0x10_ffff).filter_map(char::from_u32).filter(|character| emojis.get(*character).is_some()).collect();
@@ -37,7 +37,7 @@ fn an_emote_is_short_has_a_capital_and_a_valence_within_bounds() {
     assert_eq!(lexicon::entries(lexicon::EMOTES).count(), lines.count());
     for (emote, valence) in lexicon::entries(lexicon::EMOTES) {
         assert!(seen.insert(emote), "{emote} is listed twice");
-        assert!(emote.is_ascii() && emote.len() <= Key::MAX_BYTES && !emote.contains(' '), "{emote}");
+        assert!(emote.is_ascii() && emote.len() <= Key::MAX_LENGTH && !emote.contains(' '), "{emote}");
         assert!(emote.bytes().any(|byte| byte.is_ascii_uppercase()), "{emote} has no capital");
         assert!((-4.0..=4.0).contains(&valence), "{emote}: {valence}");
         let expected = valence / (valence * valence + 15.0_f64).sqrt();
