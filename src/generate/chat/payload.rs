@@ -170,6 +170,13 @@ impl Form {
     }
 }
 
+/// As [`Form::push_time`], for a few times.
+pub fn iso_time(time_ms: i64) -> String {
+    let mut text = Vec::new();
+    Form::default().push_time(&mut text, time_ms);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 fn push_stream(payload: &mut Vec<u8>, stream: &str, defect: Option<Defect>, is_next: bool) {
     if defect == Some(Defect::NoStream) {
         return;
@@ -251,7 +258,8 @@ mod tests {
 
     #[test]
     fn any_text_comes_back_from_its_json() {
-        for text in ["plain", "a \"quote\" \\ and\nlines\t\u{1}\u{7f}", "¯\\_(ツ)_/¯ 👨‍👩‍👧 é ₿", ""] {
+        for text in ["plain", "a \"quote\" \\ and\nlines\t\u{1}\u{7f}", "¯\\_(ツ)_/¯ 👨‍👩‍👧 é ₿", ""]
+        {
             for as_escapes in [false, true] {
                 let mut json = vec![b'"'];
                 push_escaped(&mut json, text, as_escapes);

@@ -144,8 +144,9 @@ impl Planner<'_> {
                 let stream = candidates[self.random.below(candidates.len() as u64) as usize];
                 let episode = self.draw(kind, stream);
                 let taken = self.taken.entry(stream).or_default();
-                let is_apart =
-                    |(start, end): &(i64, i64)| episode.start_ms >= end + self.gap_ms || episode.end_ms + self.gap_ms <= *start;
+                let is_apart = |(start, end): &(i64, i64)| {
+                    episode.start_ms >= end + self.gap_ms || episode.end_ms + self.gap_ms <= *start
+                };
                 let has_history = episode.start_ms >= self.start_ms + self.gap_ms;
                 let is_clear = has_history && taken.iter().all(is_apart);
                 if is_clear && self.is_visible(kind, stream, self.day_shape.factor(episode.start_ms)) {
@@ -158,8 +159,7 @@ impl Planner<'_> {
     }
 
     fn is_visible(&self, kind: Kind, stream: u32, day_factor: f64) -> bool {
-        kind == Kind::ViewerDrop
-            || self.streams.share(stream) * self.messages_per_second * day_factor >= LEAST_RATE
+        kind == Kind::ViewerDrop || self.streams.share(stream) * self.messages_per_second * day_factor >= LEAST_RATE
     }
 
     fn add_bursts(&mut self, mean: f64) {

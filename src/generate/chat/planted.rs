@@ -1,7 +1,7 @@
 //! The list of what was planted: a line for each episode, once it is over.
 
 use super::{
-    payload::Form,
+    payload::iso_time,
     plan::{Episode, Kind},
 };
 use serde::Serialize;
@@ -16,7 +16,6 @@ use std::{
 pub struct PlantedFile {
     file: File,
     is_json: bool,
-    form: Form,
     /// Under way, with the names of their streams.
     open: Vec<(Episode, String)>,
 }
@@ -40,7 +39,7 @@ impl PlantedFile {
         if !is_json {
             file.write_all(b"moment_type,stream_id,start,end,factor\n")?;
         }
-        Ok(PlantedFile { file, is_json, form: Form::default(), open: Vec::new() })
+        Ok(PlantedFile { file, is_json, open: Vec::new() })
     }
 
     pub fn add(&mut self, episode: Episode, stream: &str) {
@@ -58,7 +57,7 @@ impl PlantedFile {
         ended.sort_by_key(|(episode, _)| episode.end_ms);
         let mut text = Vec::new();
         for (episode, stream) in &ended {
-            self.push_line(&mut text, episode, stream);
+            push_line(&mut text, episode, stream, self.is_json);
         }
         self.file.write_all(&text)
     }
@@ -71,30 +70,24 @@ impl PlantedFile {
         }
         self.settle(now_ms)
     }
+}
 
-    fn push_line(&mut self, text: &mut Vec<u8>, episode: &Episode, stream: &str) {
-        let mut time = |time_ms| {
-            let mut bytes = Vec::new();
-            self.form.push_time(&mut bytes, time_ms);
-            String::from_utf8(bytes).unwrap_or_default()
-        };
-        let line = Line {
-            moment_type: episode.kind,
-            stream_id: stream,
-            start: time(episode.start_ms),
-            end: time(episode.end_ms),
-            factor: episode.factor,
-        };
-        // Neither can fail: the target is memory, and the names hold no comma.
-        let _ = match self.is_json {
-            true => serde_json::to_writer(&mut *text, &line).map_err(io::Error::from),
-            false => {
-                let Line { moment_type, stream_id, start, end, factor } = &line;
-                write!(text, "{},{stream_id},{start},{end},{factor}", moment_type.name())
-            }
-        };
-        text.push(b'\n');
-    }
+fn push_line(text: &mut Vec<u8>, episode: &Episode, stream: &str, is_json: bool) {
+    let line = Line {
+        moment_type: episode.kind,
+        stream_id: stream,
+        start: iso_time(episode.start_ms),
+        end: iso_time(episode.end_ms),
+        factor: episode.factor,
+    };
+    // Neither can fail: the target is memory, and the names hold no comma.
+    let _ = if is_json {
+        serde_json::to_writer(&mut *text, &line).map_err(io::Error::from)
+    } else {
+        let Line { moment_type, stream_id, start, end, factor } = &line;
+        write!(text, "{},{stream_id},{start},{end},{factor}", moment_type.name())
+    };
+    text.push(b'\n');
 }
 
 #[cfg(test)]

@@ -84,8 +84,7 @@ fn a_later_run_of_the_same_seed_says_the_same_under_other_ids() {
         messages(events).map(|event| event.json()["event_id"].as_str().unwrap().to_owned()).collect()
     };
     assert!(ids(&first).is_disjoint(&ids(&second)) && ids(&first).len() == 500);
-    let texts =
-        |events: &[Kept]| messages(events).map(|event| event.json()["message"].to_string()).collect::<Vec<_>>();
+    let texts = |events: &[Kept]| messages(events).map(|event| event.json()["message"].to_string()).collect::<Vec<_>>();
     assert_eq!(texts(&first), texts(&second));
 }
 
@@ -251,12 +250,8 @@ fn mean(events: &[&Kept], stream: &str, from_ms: i64, to_ms: i64, value: impl Fn
 
 #[test]
 fn what_is_planted_is_in_the_data() {
-    let planted = Plant {
-        chat_spikes_per_day: 12.0,
-        viewer_drops_per_day: 12.0,
-        emote_spikes_per_day: 12.0,
-        gap_seconds: 600,
-    };
+    let planted =
+        Plant { chat_spikes_per_day: 12.0, viewer_drops_per_day: 12.0, emote_spikes_per_day: 12.0, gap_seconds: 600 };
     let settings = Settings { planted, ..rate(60.0, 6 * 3_600) };
     let rates: HashMap<String, f64> = {
         let generator = Generator::new(settings.clone()).unwrap();
