@@ -4,7 +4,9 @@ use crate::{
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo, generate, land, metrics, record, verify,
+    demo,
+    generate::{self, GenerateError},
+    land, metrics, record, verify,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -68,6 +70,17 @@ enum Command {
 enum GenerateCommand {
     /// Food orders into a table made by db/source/orders.sql.
     Orders(generate::Options),
+    /// A streaming platform's chat and viewer counts into Kafka, with planted spikes, drops and emote storms.
+    Chat(ChatArgs),
+}
+
+#[derive(Args)]
+struct ChatArgs {
+    #[command(flatten)]
+    options: generate::chat::Options,
+    /// How the summary is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 #[derive(Args)]
@@ -196,13 +209,10 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Land(args) => run_stages(args, false, true).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(options)) => match generate::orders(options).await {
-            Ok(report) => {
-                println!("{report}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => failed(&error),
-        },
+        Command::Generate(GenerateCommand::Orders(options)) => generated(generate::orders(options).await, Format::Text),
+        Command::Generate(GenerateCommand::Chat(args)) => {
+            generated(generate::chat::chat(args.options).await, args.format)
+        }
         Command::Demo(options) => demo::run(options).await,
         Command::Reference => {
             print!("{}", reference_markdown());
@@ -282,6 +292,24 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
         }
     }
     if all_equal { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+fn generated<T: Serialize + Display>(result: Result<T, GenerateError>, format: Format) -> ExitCode {
+    match result {
+        Ok(report) => {
+            print_result(&report, format);
+            ExitCode::SUCCESS
+        }
+        Err(GenerateError::Configuration(errors)) => {
+            eprintln!("{errors}");
+            ExitCode::from(exit::CONFIGURATION)
+        }
+        Err(error) if error.is_unavailable() => {
+            eprintln!("headwater: {error}");
+            ExitCode::from(exit::UNAVAILABLE)
+        }
+        Err(error) => failed(&error),
+    }
 }
 
 fn load(path: &Path) -> Result<Config, ExitCode> {

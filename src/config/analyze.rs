@@ -188,7 +188,7 @@ fn anomaly(item: &Section, measures: &[Measure], errors: &mut Collector) -> Opti
         Some(_) => {}
     }
     let optional = |name: &str| item.has(name).then(|| item.number(name));
-    let given = |name: &str| item.has(name).then(|| item.integer::<usize>(name));
+    let given = |name: &str| item.has(name).then(|| item.integer::<u32>(name));
     Some(Anomaly {
         moment: item.text("moment")?,
         measure,
@@ -201,11 +201,13 @@ fn anomaly(item: &Section, measures: &[Measure], errors: &mut Collector) -> Opti
             Some("quantile") => Detector::Quantile,
             _ => Detector::Zscore,
         },
-        threshold: item.number("threshold"),
+        threshold: optional("threshold"),
         baseline_periods: given("baseline_periods"),
+        history_periods: given("history_periods"),
         minimum_history: given("minimum_history"),
         cooldown_ms: item.integer("cooldown_ms"),
-        floor: optional("floor"),
-        floor_share: optional("floor_share"),
+        floor_absolute: optional("floor_absolute"),
+        floor_relative: optional("floor_relative"),
+        floor_poisson: optional("floor_poisson"),
     })
 }

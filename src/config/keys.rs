@@ -475,28 +475,57 @@ pub static KEYS: &[Key] = &[
         "`zscore`: deviations from the last periods; `quantile`: the tail of a longer history.",
     )
     .default("zscore"),
-    number("analyze.jobs[].anomalies[].threshold", 0.1, 1e6, "3.0", "Score from which a window is a moment."),
+    number("analyze.jobs[].anomalies[].threshold", 0.1, 1e6, "0", "Score from which a window is a moment.")
+        .derived("3.0 for `zscore`, 2.5 for `quantile`"),
     integer(
         "analyze.jobs[].anomalies[].baseline_periods",
-        3,
-        100_000,
+        2,
+        10_000,
         "0",
         "Closed windows before this one, not overlapping, that it is compared with.",
     )
-    .derived("10 for `zscore`"),
-    integer("analyze.jobs[].anomalies[].minimum_history", 2, 100_000, "0", "Windows that must be known before one is scored.")
-        .derived("as `baseline_periods` for `zscore`"),
+    .derived("10"),
+    integer(
+        "analyze.jobs[].anomalies[].history_periods",
+        2,
+        100_000,
+        "0",
+        "`quantile`: the windows, not overlapping, whose tail says what is usual.",
+    )
+    .derived("1440, a day of minutes"),
+    integer(
+        "analyze.jobs[].anomalies[].minimum_history",
+        1,
+        100_000,
+        "0",
+        "Windows, not overlapping, that must be known before one is scored.",
+    )
+    .derived("5 for `zscore`, 120 for `quantile`"),
     integer(
         "analyze.jobs[].anomalies[].cooldown_ms",
         0,
         DAY,
         "300000",
-        "An episode is one moment: quiet for so long, another one may begin.",
+        "After a moment there is none for so long, and then none before its episode has ended.",
     ),
-    number("analyze.jobs[].anomalies[].floor", 0.0, 1e15, "0", "Least deviation that is assumed, in the measure's unit.")
-        .derived("by the detector"),
-    number("analyze.jobs[].anomalies[].floor_share", 0.0, 1e6, "0", "Least deviation as a share of the baseline.")
-        .derived("by the detector"),
+    number(
+        "analyze.jobs[].anomalies[].floor_absolute",
+        1e-9,
+        1e15,
+        "0",
+        "Least deviation in the measure's unit: a quiet channel does not alarm on one message.",
+    )
+    .derived("2.5 for `zscore`, 1.5 for `quantile`"),
+    number("analyze.jobs[].anomalies[].floor_relative", 0.0, 1e6, "0", "Least deviation as a share of the baseline.")
+        .derived("0.2 for `zscore`, 0.1 for `quantile`"),
+    number(
+        "analyze.jobs[].anomalies[].floor_poisson",
+        0.0,
+        1e6,
+        "0",
+        "Least deviation as a multiple of the baseline's square root, which is that of independent events.",
+    )
+    .derived("1.5 for `zscore`, 0.75 for `quantile`"),
     // The short form's own sections
     section("datalake", "Short form: the landing of `kafka.topic`, by the rules of the orders pipeline."),
     file("datalake.path", "Root of the table; partitioned by `created_at`, `order_id` not null, `amount` not negative."),

@@ -1,6 +1,6 @@
 //! The command line of `headwater generate orders`.
 
-use super::{Bulk, GenerateError, Job, Live, Mode, Progress, Show};
+use super::{Bulk, GenerateError, Job, Live, Mode, Progress, Show, target::ConfigFile};
 use crate::config::model::{Postgres, Secret, TlsMode};
 use std::{io::IsTerminal, str::FromStr};
 use tokio::sync::watch;
@@ -9,8 +9,10 @@ use tokio_postgres::config::{Host, SslMode};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// The database: postgres://user:password@host:port/database
-    #[arg(long, value_name = "URL")]
-    pub url: String,
+    #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub file: ConfigFile,
     /// Made where it is missing; odd names are quoted.
     #[arg(long, default_value = "orders")]
     pub table: String,
@@ -63,6 +65,10 @@ pub struct Options {
 
 impl Options {
     pub(super) fn job(self, shutdown: watch::Receiver<bool>) -> Result<Job, GenerateError> {
+        let postgres = match &self.url {
+            Some(url) => postgres_of_url(url)?,
+            None => self.file.postgres()?,
+        };
         let mode = match self.bulk {
             Some(rows) => Mode::Bulk(Bulk { rows, days: self.days, transaction_rows: self.transaction_rows }),
             None => Mode::Live(Live {
@@ -77,7 +83,7 @@ impl Options {
             }),
         };
         Ok(Job {
-            postgres: postgres_of_url(&self.url)?,
+            postgres,
             schema: self.schema,
             table: self.table,
             create_table: !self.no_create,

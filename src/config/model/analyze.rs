@@ -161,15 +161,16 @@ pub struct Anomaly {
     pub measure: String,
     pub direction: Direction,
     pub detector: Detector,
-    pub threshold: f64,
-    /// The detector's own where none is given, as with the following.
-    pub baseline_periods: Option<usize>,
-    pub minimum_history: Option<usize>,
+    /// The detector's own where none is given, as with all that follow.
+    pub threshold: Option<f64>,
+    pub baseline_periods: Option<u32>,
+    pub history_periods: Option<u32>,
+    pub minimum_history: Option<u32>,
     pub cooldown_ms: i64,
-    /// The least deviation that is assumed: absolute, in the measure's unit.
-    pub floor: Option<f64>,
-    /// The same as a share of the baseline.
-    pub floor_share: Option<f64>,
+    /// The least deviation: in the measure's unit, as a share of the baseline, as a multiple of its root.
+    pub floor_absolute: Option<f64>,
+    pub floor_relative: Option<f64>,
+    pub floor_poisson: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -117,5 +117,5 @@ fn the_chat_pipeline_honours_its_environment() {
     assert!(land.tables.iter().all(|table| table.checkpoint_location.starts_with("/somewhere")));
     let [job] = pipeline.analyze.as_ref().unwrap().jobs.as_slice() else { panic!("one job") };
     assert_eq!((job.window_ms, job.slide_ms), (60_000, 30_000));
-    assert!(job.anomalies.iter().all(|anomaly| anomaly.threshold == 4.5));
+    assert!(job.anomalies.iter().all(|anomaly| anomaly.threshold == Some(4.5)));
 }

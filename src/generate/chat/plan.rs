@@ -1,0 +1,240 @@
+//! What is to happen on a day: the planted episodes, and bursts that mean nothing.
+
+use super::{
+    draws::{between, mix, poisson},
+    message::Mood,
+    settings::{DayShape, Settings},
+    streams::Streams,
+    words::EMOTES,
+};
+use crate::generate::Random;
+use serde::Serialize;
+use std::collections::HashMap;
+
+pub const DAY_SECONDS: u64 = 86_400;
+/// A spike in a stream with fewer messages a second would not show: three times nothing is nothing.
+const LEAST_RATE: f64 = 0.5;
+/// How often a place is looked for that is far enough from other episodes.
+const TRIES: u32 = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    ChatSpike,
+    ViewerDrop,
+    EmoteSpike,
+    /// A burst of chat as any crowd has them; not listed.
+    Burst,
+}
+
+impl Kind {
+    pub const PLANTED: [Kind; 3] = [Kind::ChatSpike, Kind::ViewerDrop, Kind::EmoteSpike];
+
+    /// As in `moments.moment_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::ChatSpike => "chat_spike",
+            Kind::ViewerDrop => "viewer_drop",
+            Kind::EmoteSpike => "emote_spike",
+            Kind::Burst => "burst",
+        }
+    }
+
+    /// How long it lasts, in seconds, and what it multiplies its measure by.
+    fn ranges(self) -> ((f64, f64), (f64, f64)) {
+        match self {
+            Kind::ChatSpike => ((30.0, 120.0), (3.0, 10.0)),
+            Kind::ViewerDrop => ((60.0, 180.0), (0.2, 0.6)),
+            Kind::EmoteSpike => ((30.0, 120.0), (3.0, 10.0)),
+            Kind::Burst => ((10.0, 60.0), (1.2, 2.0)),
+        }
+    }
+}
+
+/// A time in which one measure of one stream is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Episode {
+    pub kind: Kind,
+    /// From 0.
+    pub stream: u32,
+    pub start_ms: i64,
+    pub end_ms: i64,
+    /// Of messages (`chat_spike`), viewers (`viewer_drop`), emotes of a message (`emote_spike`).
+    pub factor: f64,
+}
+
+impl Episode {
+    /// Messages on top of the stream's own, as a multiple of these.
+    pub fn extra_messages(&self) -> f64 {
+        match self.kind {
+            Kind::ChatSpike | Kind::Burst => self.factor - 1.0,
+            Kind::ViewerDrop | Kind::EmoteSpike => 0.0,
+        }
+    }
+
+    /// How its messages differ.
+    pub fn mood(&self) -> Mood {
+        match self.kind {
+            Kind::ChatSpike => Mood::Cheer,
+            Kind::EmoteSpike => Mood::Storm {
+                emote: (mix(self.start_ms as u64 ^ u64::from(self.stream)) % EMOTES.len() as u64) as u8,
+                factor: self.factor as f32,
+            },
+            Kind::ViewerDrop | Kind::Burst => Mood::Calm,
+        }
+    }
+}
+
+/// The episodes of one day of event time (24 hours from `start_ms`, not a calendar's day), by their
+/// start. None reaches into the next day.
+pub fn plan(settings: &Settings, streams: &Streams, messages_per_second: f64, day: u64) -> Vec<Episode> {
+    let first_second = day * DAY_SECONDS;
+    let whole = settings.volume.seconds().unwrap_or(u64::MAX);
+    let seconds = whole.saturating_sub(first_second).min(DAY_SECONDS);
+    let mut planner = Planner {
+        random: Random::new(mix(settings.seed ^ mix(day ^ 0x_70_6c_61_6e))),
+        start_ms: settings.start_ms + first_second as i64 * 1_000,
+        seconds: seconds as f64,
+        gap_ms: (settings.planted.gap_seconds.min(seconds / 4) * 1_000) as i64,
+        day_shape: settings.day_shape,
+        messages_per_second,
+        streams,
+        taken: HashMap::new(),
+        episodes: Vec::new(),
+    };
+    let counts = [
+        (Kind::ChatSpike, settings.planted.chat_spikes_per_day),
+        (Kind::ViewerDrop, settings.planted.viewer_drops_per_day),
+        (Kind::EmoteSpike, settings.planted.emote_spikes_per_day),
+    ];
+    let stream_days = f64::from(settings.streams) * seconds as f64 / DAY_SECONDS as f64;
+    for (kind, per_day) in counts {
+        planner.plant(kind, (per_day * stream_days).ceil() as u64);
+    }
+    planner.add_bursts(settings.bursts_per_day * stream_days);
+    planner.episodes.sort_by_key(|episode| (episode.start_ms, episode.stream, episode.kind));
+    planner.episodes
+}
+
+struct Planner<'a> {
+    random: Random,
+    start_ms: i64,
+    seconds: f64,
+    gap_ms: i64,
+    day_shape: DayShape,
+    messages_per_second: f64,
+    streams: &'a Streams,
+    /// Start and end of each stream's planted episodes.
+    taken: HashMap<u32, Vec<(i64, i64)>>,
+    episodes: Vec<Episode>,
+}
+
+impl Planner<'_> {
+    /// As many as there is room for.
+    fn plant(&mut self, kind: Kind, count: u64) {
+        let shares = self.streams.shares();
+        // At its best time of day, that is; the time itself is looked at below.
+        let may_show = |stream: &u32| self.is_visible(kind, *stream, 2.0);
+        let candidates: Vec<u32> = (0..shares.len() as u32).filter(may_show).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        for _ in 0..count {
+            for _ in 0..TRIES {
+                let stream = candidates[self.random.below(candidates.len() as u64) as usize];
+                let episode = self.draw(kind, stream);
+                let taken = self.taken.entry(stream).or_default();
+                let is_apart = |(start, end): &(i64, i64)| {
+                    episode.start_ms >= end + self.gap_ms || episode.end_ms + self.gap_ms <= *start
+                };
+                let has_history = episode.start_ms >= self.start_ms + self.gap_ms;
+                let is_clear = has_history && taken.iter().all(is_apart);
+                if is_clear && self.is_visible(kind, stream, self.day_shape.factor(episode.start_ms)) {
+                    self.taken.entry(stream).or_default().push((episode.start_ms, episode.end_ms));
+                    self.episodes.push(episode);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn is_visible(&self, kind: Kind, stream: u32, day_factor: f64) -> bool {
+        kind == Kind::ViewerDrop || self.streams.share(stream) * self.messages_per_second * day_factor >= LEAST_RATE
+    }
+
+    fn add_bursts(&mut self, mean: f64) {
+        for _ in 0..poisson(&mut self.random, mean) {
+            let stream = self.random.below(self.streams.shares().len() as u64) as u32;
+            let episode = self.draw(Kind::Burst, stream);
+            self.episodes.push(episode);
+        }
+    }
+
+    /// At any whole second at which it ends within the day.
+    fn draw(&mut self, kind: Kind, stream: u32) -> Episode {
+        let (lengths, factors) = kind.ranges();
+        let length = between(&mut self.random, lengths).round().min(self.seconds);
+        let start = (self.random.unit() * (self.seconds - length + 1.0)).floor();
+        let start_ms = self.start_ms + start as i64 * 1_000;
+        // Two digits, so that the list says what was done.
+        let factor = (between(&mut self.random, factors) * 100.0).round() / 100.0;
+        Episode { kind, stream, start_ms, end_ms: start_ms + length as i64 * 1_000, factor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate::chat::settings::{Plant, Volume};
+
+    fn settings(seconds: u64) -> Settings {
+        Settings {
+            start_ms: 1_736_899_200_000,
+            volume: Volume::Rate { messages_per_second: 200.0, seconds: Some(seconds) },
+            planted: Plant { chat_spikes_per_day: 4.0, viewer_drops_per_day: 3.0, ..Plant::default() },
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn episodes_stand_apart_with_a_history_before_each() {
+        let settings = settings(3 * DAY_SECONDS);
+        let streams = Streams::new(1, 20, 200.0);
+        let all: Vec<Episode> = (0..3).flat_map(|day| plan(&settings, &streams, 200.0, day)).collect();
+        let of = |kind| all.iter().filter(|episode| episode.kind == kind).count();
+        assert_eq!((of(Kind::ChatSpike), of(Kind::ViewerDrop), of(Kind::EmoteSpike)), (240, 180, 60));
+        assert!((1_200..1_700).contains(&of(Kind::Burst)), "{}", of(Kind::Burst));
+        for stream in 0..20 {
+            let mut last_end = settings.start_ms;
+            let planted = all.iter().filter(|episode| episode.stream == stream && episode.kind != Kind::Burst);
+            for episode in planted {
+                assert!(episode.start_ms - last_end >= 900_000 && episode.end_ms > episode.start_ms);
+                last_end = episode.end_ms;
+            }
+            assert!(last_end <= settings.start_ms + 3 * 86_400_000);
+        }
+    }
+
+    #[test]
+    fn a_short_run_has_its_share_and_at_least_one_of_each() {
+        let settings = settings(600);
+        let streams = Streams::new(1, 20, 200.0);
+        let all = plan(&settings, &streams, 200.0, 0);
+        for kind in Kind::PLANTED {
+            assert_eq!(all.iter().filter(|episode| episode.kind == kind).count(), 1, "{kind:?}");
+        }
+        assert!(all.iter().all(|episode| episode.end_ms <= settings.start_ms + 600_000));
+    }
+
+    #[test]
+    fn nothing_is_planted_where_it_would_not_show() {
+        let streams = Streams::new(1, 20, 0.1);
+        let kinds: Vec<Kind> =
+            plan(&settings(DAY_SECONDS), &streams, 0.1, 0).iter().map(|episode| episode.kind).collect();
+        assert!(!kinds.contains(&Kind::ChatSpike) && !kinds.contains(&Kind::EmoteSpike));
+        assert!(kinds.contains(&Kind::ViewerDrop));
+        let large = plan(&settings(DAY_SECONDS), &Streams::new(1, 20, 5.0), 5.0, 0);
+        let shown = |e: &Episode| Streams::new(1, 20, 5.0).share(e.stream) * 5.0 * DayShape::Evening.factor(e.start_ms);
+        assert!(large.iter().filter(|e| e.kind == Kind::ChatSpike).all(|e| shown(e) >= LEAST_RATE));
+    }
+}

@@ -1,0 +1,81 @@
+//! Where data goes to, read from a configuration: a password then stands in no command line.
+
+use super::GenerateError;
+use crate::config::{
+    self,
+    model::{Kafka, Pipeline, Postgres},
+};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigFile {
+    /// A configuration file whose postgres or kafka section says how to connect.
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Whose section, where the file has several tenants.
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub tenant: Option<String>,
+}
+
+impl ConfigFile {
+    pub(super) fn postgres(&self) -> Result<Postgres, GenerateError> {
+        let no_postgres = || GenerateError::NoPostgres { file: self.config.clone().unwrap_or_default() };
+        self.pipeline()?.postgres.ok_or_else(no_postgres)
+    }
+
+    pub(super) fn kafka(&self) -> Result<Kafka, GenerateError> {
+        Ok(self.pipeline()?.kafka)
+    }
+
+    fn pipeline(&self) -> Result<Pipeline, GenerateError> {
+        let file = self.config.clone().unwrap_or_default();
+        let mut pipelines = config::load_file(&file)?.pipelines;
+        let names: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+        let place = match &self.tenant {
+            Some(tenant) => names.iter().position(|name| name == tenant),
+            None => (names.len() == 1).then_some(0),
+        };
+        let wrong = GenerateError::Tenant { file, names: names.join(", ") };
+        place.map(|place| pipelines.swap_remove(place)).ok_or(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECTIONS: &str =
+        "postgres: {host: h, db: '{tenant}', user: u, table: t}\nkafka: {brokers: 'k:9092', topic: '{tenant}'}\n";
+
+    fn file(name: &str, text: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("target-{}-{name}.yml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn found(path: &PathBuf, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
+        ConfigFile { config: Some(path.clone()), tenant: tenant.map(str::to_owned) }.pipeline()
+    }
+
+    #[test]
+    fn a_file_of_several_tenants_needs_the_name_of_one() {
+        let path = file("tenants", &format!("tenants: [a, b]\n{SECTIONS}"));
+        assert_eq!(found(&path, Some("b")).unwrap().postgres.unwrap().db, "b");
+        for tenant in [None, Some("c")] {
+            let error = found(&path, tenant).unwrap_err().to_string();
+            assert!(error.contains("a, b") && error.contains("--tenant"), "{error}");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_one_pipeline_is_taken_as_it_is() {
+        let path = file("one", &SECTIONS.replace("{tenant}", "shop"));
+        let of_file = ConfigFile { config: Some(path.clone()), tenant: None };
+        assert_eq!(of_file.kafka().unwrap().brokers, "k:9092");
+        assert_eq!(of_file.postgres().unwrap().db, "shop");
+        std::fs::remove_file(path).unwrap();
+        let error = of_file.kafka().unwrap_err();
+        assert!(matches!(error, GenerateError::Configuration(_)), "{error}");
+    }
+}
