@@ -3,6 +3,7 @@
 //! The one invariant: progress is stored in the same atomic commit as the data it vouches for.
 //! See ARCHITECTURE.md for the map.
 
+pub mod analyze;
 pub mod app;
 pub mod capture;
 pub mod cli;

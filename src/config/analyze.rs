@@ -24,8 +24,9 @@ pub fn build(root: &Section, id: &str, errors: &mut Collector, claims: &mut Clai
     }
     Some(Analyze {
         migrate: analyze.boolean("migrate"),
+        schema: analyze.text("schema"),
+        create_tables: analyze.boolean("create_tables"),
         pool_size: analyze.integer("pool_size"),
-        retention_days: analyze.integer("retention_days"),
         jobs,
     })
 }

@@ -369,16 +369,12 @@ pub static KEYS: &[Key] = &[
     )
     .default("true"),
     integer("analyze.pool_size", 1, 100, "2", "Most connections of a job, the one of its lock aside."),
-    integer(
-        "analyze.retention_days",
-        1,
-        36_500,
-        "90",
-        "How long moments, late events and dead letters are kept.",
-    ),
+    text("analyze.schema", "Where all tables of analyze are.").derived("the first of the role's search_path"),
+    key("analyze.create_tables", Kind::Boolean, "Whether a missing table of windows is created, partitioned by day.")
+        .default("true"),
     key("analyze.jobs", Kind::SectionList, "The jobs: each has its windows, its table and its progress."),
     key("analyze.jobs[].name", Kind::Text(Format::Name), "Name of the job; its progress is kept under it.").required(),
-    text("analyze.jobs[].table", "Table of the windows, found by the role's search_path.").required(),
+    text("analyze.jobs[].table", "Table of the windows.").required(),
     text("analyze.jobs[].key_column", "Its column of the key.").required(),
     key("analyze.jobs[].window_duration", Kind::Text(Format::Duration), "Length of a window, such as `1 minute` or `60s`.")
         .required(),

@@ -241,6 +241,11 @@ impl Partitions {
         })
     }
 
+    /// `reason`, with what the client has last complained about.
+    pub fn explain(&self, reason: &str) -> String {
+        self.client.context().complaints.explain(reason)
+    }
+
     /// Publishes progress to the group, for people and monitoring. Not waited for, never read back.
     pub fn publish_offsets(&self, positions: &[(usize, i64)]) {
         let mut list = TopicPartitionList::with_capacity(positions.len());

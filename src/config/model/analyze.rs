@@ -6,10 +6,12 @@ use serde::Serialize;
 pub struct Analyze {
     /// Whether the tables that headwater owns are created and brought up to date at start.
     pub migrate: bool,
+    /// Where all tables are; the first schema of the role's `search_path` when absent.
+    pub schema: Option<String>,
+    /// Whether a missing table of windows is created.
+    pub create_tables: bool,
     /// Most connections to PostgreSQL of one job, the one of its lock aside.
     pub pool_size: usize,
-    /// Retention of moments, late events and dead letters.
-    pub retention_days: u32,
     pub jobs: Vec<Job>,
 }
 
@@ -19,7 +21,7 @@ pub struct Job {
     pub name: String,
     /// Under which progress is kept: of the pipeline's name and the job's.
     pub id: String,
-    /// The table of the windows; found by the role's `search_path`.
+    /// The table of the windows.
     pub table: String,
     pub key_column: String,
     /// The first is the left side of the join.

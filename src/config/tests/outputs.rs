@@ -56,7 +56,8 @@ land:
 analyze:
   migrate: false
   pool_size: 31
-  retention_days: 32
+  schema: of_windows
+  create_tables: false
   jobs:
     - name: j
       table: w
