@@ -52,7 +52,7 @@ $$;
 
 -- Drops one partition that ends at or before `before`, and deletes what is older from the default
 -- partition. Gives the name of the dropped one; null when none is left. One at a time, because it locks
--- the parent: the caller sets a short lock_timeout.
+-- the parent: the caller sets a short lock_timeout. A partition of another owner is theirs to drop.
 CREATE FUNCTION headwater_drop_day(parent regclass, before timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO'
 AS $$
@@ -65,7 +65,7 @@ BEGIN
     SELECT c.oid::regclass INTO expired
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
     CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)') AS bounds
-    WHERE i.inhparent = parent AND bounds[1]::timestamptz <= before
+    WHERE i.inhparent = parent AND bounds[1]::timestamptz <= before AND pg_has_role(c.relowner, 'USAGE')
     ORDER BY bounds[1]::timestamptz LIMIT 1;
     IF expired IS NULL THEN
         IF default_table IS NOT NULL THEN

@@ -12,7 +12,7 @@ pub enum StoreError {
     #[error("the server is a standby, which takes no rows: connect to the primary")]
     Standby,
     #[error(
-        "there is no schema to write to: create the one named in analyze.schema, or let the first of user {user}'s search_path exist: CREATE SCHEMA {schema}"
+        "there is no schema to write to: create the one named in analyze.schema, or let the first of user {user}'s search_path exist and be open to it: CREATE SCHEMA {schema}"
     )]
     NoSchema { user: String, schema: String },
     #[error(
@@ -62,14 +62,15 @@ impl From<tokio_postgres::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Sorts an error of a statement of user `user`.
-    pub fn of_user(error: tokio_postgres::Error, user: &str) -> StoreError {
-        match (error.code(), error.as_db_error()) {
-            (Some(code), Some(told)) if *code == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::NoGrant {
+    /// The same, with its cure where `user` lacks a right.
+    pub(super) fn of_user(self, user: &str) -> StoreError {
+        let StoreError::Postgres(PostgresError::Query(error)) = &self else { return self };
+        match error.as_db_error() {
+            Some(told) if *told.code() == SqlState::INSUFFICIENT_PRIVILEGE => StoreError::NoGrant {
                 message: told.message().to_owned(),
                 grant: format!("GRANT headwater_writer TO {}", quote_ident(user)),
             },
-            _ => error.into(),
+            _ => self,
         }
     }
 

@@ -151,10 +151,7 @@ impl Leader {
                 tracing::warn!(job = store.job.name, "the connection broke during a commit, asking what became of it: {error}");
                 self.settle(error).await?
             }
-            Err(StoreError::Postgres(crate::postgres::PostgresError::Query(error))) => {
-                return Err(StoreError::of_user(error, &store.user));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.of_user(&store.user)),
         };
         self.flushes += 1;
         for progress in &flush.partitions {

@@ -134,7 +134,6 @@ async fn holder(client: &Client, job: &str) -> Result<Option<Holder>, StoreError
 /// A former leader that was stopped within a flush holds the job's row until its session ends. We hold
 /// the lock, so that flush is void: its session is ended.
 async fn take_epoch(config: &Postgres, client: &Client, application: &str, job: &str) -> Result<i64, StoreError> {
-    let user = &config.user;
     let backend: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
     let description = format!("{} (process {})", host(), std::process::id());
     let parameters: [&(dyn ToSql + Sync); 2] = [&job, &description];
@@ -142,7 +141,7 @@ async fn take_epoch(config: &Postgres, client: &Client, application: &str, job: 
     tokio::pin!(taken);
     loop {
         match tokio::time::timeout(PATIENCE, &mut taken).await {
-            Ok(row) => return row.map(|row| row.get(0)).map_err(|error| StoreError::of_user(error, user)),
+            Ok(row) => return row.map(|row| row.get(0)).map_err(|error| StoreError::from(error).of_user(&config.user)),
             Err(_) => end_blockers(config, application, backend, job).await?,
         }
     }

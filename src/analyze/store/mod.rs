@@ -130,26 +130,14 @@ impl Store {
             return Err(StoreError::Standby);
         }
         let user: String = facts.get(3);
+        let copy_rows = if facts.get(5) { rows::COPY_ROWS } else { usize::MAX };
         if facts.get::<_, Option<&str>>(4).is_none() {
             let schema = quote_ident(settings.schema.as_deref().unwrap_or(&user));
             return Err(StoreError::NoSchema { user, schema });
         }
-        let mut setup = Setup::default();
-        if settings.migrate {
-            setup.applied = migrate::apply(&mut client).await?;
-        } else {
-            migrate::verify(&client).await?;
-        }
-        if settings.create_tables {
-            setup.created = create(&mut client, &job.output).await?;
-        }
-        if settings.migrate {
-            setup.roles_left = roles::apply(&mut client, &job.output).await?;
-        }
-        let table = table::check(&client, &job.output).await?;
+        let (setup, table) = set_up(&mut client, &job.output, &settings).await.map_err(|error| error.of_user(&user))?;
         drop(client);
         let upsert = rows::Upsert::new(&job.output, &table.name);
-        let copy_rows = if facts.get(5) { rows::COPY_ROWS } else { usize::MAX };
         let config = config.clone();
         let store =
             Store { config, job, settings, setup, pool, application, options, user, table, upsert, copy_rows };
@@ -182,8 +170,29 @@ fn search_path(schema: &str) -> String {
     format!("-c search_path={value}")
 }
 
-/// Makes the output table unless it is there. As `headwater_owner` where the role may, whose functions
-/// keep its partitions.
+async fn set_up(
+    client: &mut deadpool_postgres::Object,
+    output: &Output,
+    settings: &Settings,
+) -> Result<(Setup, table::Found), StoreError> {
+    let mut setup = Setup::default();
+    if settings.migrate {
+        setup.applied = migrate::apply(client).await?;
+    } else {
+        migrate::verify(client).await?;
+    }
+    if settings.create_tables {
+        setup.created = create(client, output).await?;
+    }
+    // After the table was made, so that it gets its owner.
+    if settings.migrate {
+        setup.roles_left = roles::apply(client, output).await?;
+    }
+    let table = table::check(client, output).await?;
+    Ok((setup, table))
+}
+
+/// Makes the output table unless it is there.
 async fn create(client: &mut deadpool_postgres::Object, output: &Output) -> Result<bool, StoreError> {
     if table::exists(&*client, output).await? {
         return Ok(false);

@@ -6,6 +6,7 @@
 //! the statements that are left are told.
 
 use super::{StoreError, table::Output};
+use crate::postgres::{PostgresError, chain};
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::error::SqlState;
 
@@ -35,7 +36,7 @@ pub async fn apply(client: &mut Object, output: &Output) -> Result<Vec<String>, 
     let mut attempt = 1;
     loop {
         match attempt_once(client, output).await {
-            Err(StoreError::Postgres(crate::postgres::PostgresError::Query(error)))
+            Err(StoreError::Postgres(PostgresError::Query(error)))
                 if attempt < ATTEMPTS && is_race(&error) =>
             {
                 attempt += 1;
@@ -65,20 +66,21 @@ async fn attempt_once(client: &mut Object, output: &Output) -> Result<Vec<String
              SELECT pg_advisory_xact_lock(hashtextextended('headwater.migrations.' || current_schema(), 0))",
         )
         .await?;
-    let mut refused = Vec::new();
     for statement in missing(&transaction, output).await? {
         let savepoint = transaction.transaction().await?;
         match savepoint.batch_execute(&statement).await {
             Ok(()) => savepoint.commit().await?,
             Err(error) if is_refusal(&error) => {
+                tracing::debug!("{statement}: {}", chain(&error));
                 savepoint.rollback().await?;
-                refused.push(statement);
             }
             Err(error) => return Err(error.into()),
         }
     }
+    // Asked again, because a GRANT without the right to it is a warning and no error.
+    let left = missing(&transaction, output).await?;
     transaction.commit().await?;
-    Ok(refused)
+    Ok(left)
 }
 
 /// Not permitted, or about a role that could not be made.

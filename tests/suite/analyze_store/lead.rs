@@ -14,6 +14,10 @@ use std::{
 /// The design's bound on how long nobody leads.
 const TAKEOVER: Duration = Duration::from_secs(15);
 
+/// The leader's lock: that of this database, for the tests share a server.
+const LOCK: &str = "FROM pg_locks JOIN pg_database d ON d.oid = database
+    WHERE locktype = 'advisory' AND d.datname = current_database()";
+
 /// Waits for leadership on a thread of its own; gives the leader and whom it was told of.
 fn stand_by(store: Arc<Store>) -> (std::thread::JoinHandle<Leader>, Arc<Mutex<Vec<String>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -32,7 +36,7 @@ fn a_standby_knows_who_leads_and_takes_over_at_once_from_one_that_leaves() {
     let store = open(&test);
     let leader = lead(&store);
     let (waiting, told) = stand_by(open(&test));
-    let backend = test.db().value("SELECT pid FROM pg_locks WHERE locktype = 'advisory'");
+    let backend = test.db().value(&format!("SELECT pid {LOCK}"));
     let holder = told.lock().unwrap()[0].clone();
     assert!(holder.contains(&format!("process {}", std::process::id())) && holder.contains(&backend), "{holder}");
     let start = Instant::now();
@@ -64,7 +68,7 @@ fn a_leader_whose_session_is_ended_is_replaced() {
     block_on(former.flush(&full_flush(100))).unwrap();
     let (waiting, _) = stand_by(open(&test));
     let start = Instant::now();
-    test.db().execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+    test.db().execute(&format!("SELECT pg_terminate_backend(pid) {LOCK}"));
     let mut leader = waiting.join().unwrap();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     let before = everything(&test.db());
