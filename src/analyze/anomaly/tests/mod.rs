@@ -1,0 +1,4 @@
+//! What needs more than one file to be shown: quality on generated streams, restarts, and what a watcher holds.
+
+mod quality;
+mod simulation;
