@@ -39,7 +39,15 @@ impl Recent {
 
     /// Fills `values` with those of the periods before `index`, the last first. Before the first window with a value
     /// that the ring still has, nothing is known: a stream that begins has not been silent, it has not been there.
-    pub fn baseline(&self, index: i64, periods: u32, stride: i64, gap: Gap, values: &mut Vec<f64>) {
+    pub fn baseline(
+        &self,
+        index: i64,
+        periods: u32,
+        stride: i64,
+        gap: Gap,
+        is_ordinary: impl Fn(i64, f64) -> bool,
+        values: &mut Vec<f64>,
+    ) {
         values.clear();
         let oldest = index - i64::from(periods) * stride;
         let first = match gap {
@@ -51,7 +59,7 @@ impl Recent {
             if index < first {
                 return;
             }
-            values.extend(self.value(index, gap));
+            values.extend(self.value(index, gap).filter(|value| is_ordinary(index, *value)));
         }
     }
 }

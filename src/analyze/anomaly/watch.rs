@@ -21,7 +21,9 @@ pub enum Gap {
     Missing,
 }
 
-/// The least deviation: the largest of three, so that a score means something where the sample deviation does not.
+/// The least deviation: three independent causes of it, whose variances add, so that a score means something where
+/// a sample of few values says too little. For counts this is the variance of a negative binomial distribution,
+/// `baseline + (relative * baseline)²`, somewhat widened.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Floor {
     /// In the measure's unit: a quiet channel does not alarm on one message. Above zero.
@@ -35,7 +37,8 @@ pub struct Floor {
 impl Floor {
     pub fn at(&self, baseline: f64) -> f64 {
         let baseline = baseline.abs();
-        self.absolute.max(self.relative * baseline).max(self.poisson * baseline.sqrt())
+        let share = self.relative * baseline;
+        (self.absolute * self.absolute + self.poisson * self.poisson * baseline + share * share).sqrt()
     }
 }
 
@@ -65,6 +68,11 @@ pub enum Detector {
 }
 
 impl Detector {
+    /// `quantile` over the last 1,440 periods (a day of minutes), of which one in fifty is beyond the deviation.
+    pub fn quantile(threshold: f64, baseline_periods: u32) -> Detector {
+        Detector::Quantile { threshold, baseline_periods, history_periods: 1_440, probability: 0.98 }
+    }
+
     pub fn name(&self) -> DetectorName {
         match self {
             Detector::Zscore { .. } => DetectorName::Zscore,
@@ -115,8 +123,8 @@ impl Watch {
     /// `chat_count` far above its baseline.
     pub fn chat_spike(detector: DetectorName) -> Watch {
         let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 3.0, relative: 0.2, poisson: 1.5 },
-            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.1, poisson: 1.0 },
+            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.2, poisson: 1.5 },
+            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.1, poisson: 0.75 },
         };
         Watch::shipped("chat_spike", "chat_count", Direction::Up, Gap::Zero, detector, floor)
     }
@@ -133,10 +141,15 @@ impl Watch {
     /// `avg_viewers` far below its baseline. Viewers move slowly, so its floor is a smaller share than that of chat.
     pub fn viewer_drop(detector: DetectorName) -> Watch {
         let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 2.0, relative: 0.04, poisson: 0.5 },
-            DetectorName::Quantile => Floor { absolute: 1.0, relative: 0.02, poisson: 0.25 },
+            DetectorName::Zscore => Floor { absolute: 1.0, relative: 0.04, poisson: 0.4 },
+            DetectorName::Quantile => Floor { absolute: 1.0, relative: 0.03, poisson: 0.2 },
         };
-        Watch::shipped("viewer_drop", "avg_viewers", Direction::Down, Gap::Missing, detector, floor)
+        let mut watch = Watch::shipped("viewer_drop", "avg_viewers", Direction::Down, Gap::Missing, detector, floor);
+        if detector == DetectorName::Quantile {
+            // What wanders is best compared with where it was last.
+            watch.detector = Detector::quantile(2.0, 5);
+        }
+        watch
     }
 
     fn shipped(
@@ -149,10 +162,7 @@ impl Watch {
     ) -> Watch {
         let (detector, minimum_history) = match detector {
             DetectorName::Zscore => (Detector::Zscore { threshold: 3.0, baseline_periods: 10 }, 5),
-            DetectorName::Quantile => (
-                Detector::Quantile { threshold: 2.5, baseline_periods: 10, history_periods: 1_440, probability: 0.98 },
-                120,
-            ),
+            DetectorName::Quantile => (Detector::quantile(2.5, 10), 120),
         };
         Watch {
             moment_type: moment_type.to_owned(),

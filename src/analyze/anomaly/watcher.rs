@@ -173,8 +173,22 @@ impl Watcher {
 
     fn score(&mut self, key: &Arc<str>, index: i64, value: f64) -> Option<Score> {
         let Watch { detector, floor, direction, gap, minimum_history, .. } = &self.watch;
+        let (slide_ms, length) = (self.slide_ms, self.recent_length());
         let known = self.keys.get_mut(key)?;
-        known.recent.baseline(index, detector.baseline_periods(), self.stride, *gap, &mut self.baseline);
+        // The windows of an episode are not the ordinary ones that the next is to be seen against, for as long as
+        // there are others; a level that stays is the new usual.
+        let episode = known.last.map(|last| (last, last.window_start_ms.div_euclid(slide_ms)));
+        let episode = episode.filter(|(_, first)| index - first <= length);
+        let is_ordinary =
+            |at, value| episode.is_none_or(|(last, first): (Trace, i64)| at < first || last.is_released_by(value));
+        known.recent.baseline(
+            index,
+            detector.baseline_periods(),
+            self.stride,
+            *gap,
+            is_ordinary,
+            &mut self.baseline,
+        );
         let Some(rule) = &self.tail_rule else {
             let is_enough = self.baseline.len() >= *minimum_history as usize;
             return is_enough.then(|| zscore(value, &self.baseline, floor, *direction));

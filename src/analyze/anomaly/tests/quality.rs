@@ -67,14 +67,14 @@ fn explore() {
             &[(3.0, 3.0), (4.0, 4.0), (5.0, 5.0), (7.0, 7.0), (10.0, 10.0)]
         };
         for detector in [DetectorName::Zscore, DetectorName::Quantile] {
-            for noise in [Noise::Steady, Noise::Lively] {
+            for noise in [Noise::Steady, Noise::Lively, Noise::Bursty] {
                 for level in [2.0, 10.0, 30.0, 100.0, 600.0, 5_000.0] {
                     let level = if kind == Kind::ViewerDrop { level * 10.0 } else { level };
                     let mut line = format!("{kind:?} {detector:?} {noise:?} {level:>6}:");
                     let mut all = Tally::default();
                     for factors in sizes {
                         let mut tally = Tally::default();
-                        for seed in 0..2 {
+                        for seed in 0..1 {
                             let stream = Stream::new(kind, noise, level, 7, 8, *factors, seed * 100 + level as u64);
                             run(&watch(kind, detector), kind, &stream, &mut tally);
                         }

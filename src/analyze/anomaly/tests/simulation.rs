@@ -67,9 +67,11 @@ pub enum Kind {
 pub enum Noise {
     /// A constant level: independent noise only.
     Steady,
-    /// A day's and a week's shape, a level that wanders by the minute, and bursts of a minute or two that nobody
-    /// planted.
+    /// A day's and a week's shape, a level that wanders by the minute, and twelve bursts a day of a minute or two
+    /// that nobody planted.
     Lively,
+    /// As `Lively`, with a burst every twenty minutes, higher by half.
+    Bursty,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,11 +159,12 @@ fn counts(random: &mut Random, noise: Noise, level: f64, factors: &[f64]) -> Vec
     let mut panes = Vec::with_capacity(factors.len());
     for (pane, factor) in factors.iter().enumerate() {
         let mut rate = level / WINDOW_PANES as f64 * factor;
-        if noise == Noise::Lively {
+        if noise != Noise::Steady {
             wander = kept * wander + deviation * (1.0 - kept * kept).sqrt() * random.normal();
-            // Twelve bursts a day, up by a third in the median, rising within 20 s and halved every 30 s.
-            if random.uniform() < 12.0 / DAY_PANES as f64 {
-                (step, steps) = ((0.33f64.ln() + 0.5 * random.normal()).exp() / 2.0, 2);
+            // Up by a third in the median, risen within 20 s, halved every 30 s.
+            let (bursts, height) = if noise == Noise::Bursty { (72.0, 0.5f64) } else { (12.0, 0.33) };
+            if random.uniform() < bursts / DAY_PANES as f64 {
+                (step, steps) = (height * (0.5 * random.normal()).exp() / 2.0, 2);
             }
             burst *= 0.5f64.powf(10.0 / 30.0);
             if steps > 0 {
@@ -175,13 +178,13 @@ fn counts(random: &mut Random, noise: Noise, level: f64, factors: &[f64]) -> Vec
 }
 
 fn viewers(random: &mut Random, noise: Noise, level: f64, factors: &[f64]) -> Vec<f64> {
-    let deviation = if noise == Noise::Lively { 0.08 } else { 0.03 };
+    let deviation = if noise == Noise::Steady { 0.03 } else { 0.08 };
     let kept = (-10.0f64 / 3_600.0).exp();
     let mut walk = 0.0;
     let mut panes = Vec::with_capacity(factors.len());
     for (pane, factor) in factors.iter().enumerate() {
         walk = kept * walk + deviation * (1.0 - kept * kept).sqrt() * random.normal();
-        let shape = if noise == Noise::Lively { day_shape(pane) } else { 1.0 };
+        let shape = if noise == Noise::Steady { 1.0 } else { day_shape(pane) };
         let mean = level * shape * f64::exp(walk) * factor;
         panes.push((mean * (1.0 + 0.01 * random.normal())).round().max(0.0));
     }
