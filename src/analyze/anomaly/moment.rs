@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(&id[14..15], "8");
         assert!("89ab".contains(&id[19..20]));
         // Stored ids must stay what they are: this value is the contract.
-        assert_eq!(id, "PIN");
+        assert_eq!(id, "77c949f7-78df-85c1-b390-9f1acc600a34");
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Watch {
     /// `chat_count` far above its baseline.
     pub fn chat_spike(detector: DetectorName) -> Watch {
         let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.2, poisson: 1.5 },
+            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.25, poisson: 1.5 },
             DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.1, poisson: 0.75 },
         };
         Watch::shipped("chat_spike", "chat_count", Direction::Up, Gap::Zero, detector, floor)
