@@ -1,0 +1,39 @@
+//! Moments: windows of one key in which a measure leaves its usual range.
+//!
+//! Only final windows are scored, each against closed windows before it that do not overlap it or each other. The
+//! window itself is left out: among n + 1 values no one is more than n / √(n + 1) sample deviations from their mean
+//! (Shiffler 1988, The American Statistician 42), so with ten of which the last is the one in question a threshold
+//! of 3.0 could never be reached.
+//!
+//! Both detectors say `score = (value - baseline) / deviation` and alarm from `threshold` on; they differ in what
+//! they take for ordinary.
+//!
+//! | detector | baseline | deviation |
+//! | --- | --- | --- |
+//! | `zscore` | mean of the last periods | their sample standard deviation |
+//! | `quantile` | median of the last periods | the one that all but a small share of a day's windows kept within |
+//!
+//! Neither deviation is less than the [`Floor`]. `quantile` measures each window of its history against that
+//! window's own baseline, so the day's rise and fall is in neither (the idea of DSPOT: Siffer, Fouque, Termier,
+//! Largouët 2017, "Anomaly detection in streams with extreme value theory"); it asks for a quantile within the
+//! sample where DSPOT fits a tail beyond it, since a dozen moments a day would bend the fit.
+//!
+//! What a watcher finds is a function of three things: the values of the windows within [`Watcher::history_span_ms`],
+//! the key's last moment, and the new window. All are rows in PostgreSQL, so a process that was killed goes on with
+//! [`Watcher::restore`] and finds what an undisturbed one would have found.
+
+pub mod backtest;
+mod cells;
+mod history;
+mod moment;
+mod plot;
+mod score;
+mod series;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod watcher;
+
+pub use moment::{Moment, Score, Trace, moment_id};
+pub use watch::{Detector, DetectorName, Direction, Floor, Gap, Watch, WatchError};
+pub use watcher::Watcher;
