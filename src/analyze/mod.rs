@@ -147,7 +147,9 @@ impl Supervisor {
                 if begun.elapsed() > Duration::from_millis(LONGEST_BACKOFF_MS) {
                     backoff_ms = FIRST_BACKOFF_MS;
                 }
-                std::mem::replace(&mut backoff_ms, (backoff_ms * 2).min(LONGEST_BACKOFF_MS))
+                let pause_ms = backoff_ms;
+                backoff_ms = (backoff_ms * 2).min(LONGEST_BACKOFF_MS);
+                pause_ms
             } else {
                 attempts += 1;
                 if attempts >= self.context.wait.attempts {

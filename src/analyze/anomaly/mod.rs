@@ -22,11 +22,9 @@
 //! the key's last moment, and the new window. All are rows in PostgreSQL, so a process that was killed goes on with
 //! [`Watcher::restore`] and finds what an undisturbed one would have found.
 
-pub mod backtest;
 mod cells;
 mod history;
 mod moment;
-mod plot;
 mod score;
 mod series;
 #[cfg(test)]
