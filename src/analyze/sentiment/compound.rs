@@ -22,10 +22,11 @@ const NORMALIZATION: f64 = 15.0;
 
 /// Weighs the valences, of which the first `before_but` stand before the `but`.
 ///
-/// The reference takes each valence in turn and weighs the first place that then holds an equal one, which may be another
-/// place, even weighed already. Zeros stay zeros and are not looked at, wherefore the words without a valence need no
-/// place here. The first nonzero valence is its own first place and so becomes a float: what that means for the sum below
-/// does not depend on the zeros before it either.
+/// The reference takes each valence in turn and weighs the first place that then holds an equal one, which may be
+/// another place, even weighed already. Zeros stay zeros and are not looked at, wherefore the words without a valence
+/// need no place here. The first nonzero valence is its own first place and so becomes a float: what that means for
+/// the sum below does not depend on the zeros before it either. The places are kept by value, as a search from the
+/// start for each would be quadratic.
 pub(super) fn weigh_around_but(valences: &mut [Valence], before_but: usize) {
     let key = |value: f64| value.to_bits();
     let mut places: BTreeSet<(u64, usize)> = BTreeSet::new();
@@ -81,7 +82,7 @@ fn emphasis(text: &str) -> f64 {
 }
 
 /// Rounded to four decimals as Python's `round` does it: the exact binary value, halves to even, to the nearest float.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     let scaled = value * 1e4;
     let is_near_half = (scaled.fract().abs() - 0.5).abs() < 1e-6;
     if is_near_half {

@@ -1,19 +1,20 @@
 //! How a chat line feels: VADER's compound score, and emotes.
 //!
 //! VADER (Hutto and Gilbert, 2014) looks every word up in a lexicon of valences, bends them by the words around them
-//! (boosters, negations, idioms, capitals, `but`) and squeezes their sum into -1..1. Its rules are defined by one Python
-//! program, vaderSentiment 3.3.2, quirks included; [`Analyzer::score`] gives that program's value to the last bit, which
-//! the tests compare over more than 100,000 lines. It is written anew because each chat line is scored once:
+//! (boosters, negations, idioms, capitals, `but`) and squeezes their sum into -1..1. Its rules are defined by one
+//! Python program, vaderSentiment 3.3.2, quirks included; [`Analyzer::score`] gives that program's value to the last
+//! bit, which the tests compare over more than 100,000 lines. It is written anew because every chat line is scored:
 //!
-//! 1. `words` turns the line into an array of [`lexicon::Word`]s: one hash look-up per word settles everything the rules
-//!    ask of it, so that no rule compares text. Most chat lines have no word with a valence and end here, at 0.
+//! 1. `words` turns the line into an array of [`Word`]s: one hash look-up per word settles everything the rules ask of
+//!    it, so that no rule compares text. A line without a word that has a valence ends here, at 0.
 //! 2. `rules` gives each word with a valence its value, from a window of three words before and two after it.
 //! 3. `compound` weighs the values around a `but`, sums them and rounds.
 //!
 //! With [`Options::emotes`], an emote (`data/emote_lexicon.txt`) is a word of the lexicon with three differences: its
-//! case counts (`Kappa`, not `kappa`), it goes before VADER's own reading of the same word, and its capitals mean nothing:
-//! they do not emphasise it, nor do they decide whether others are emphasised. Boosters, negations and `but` act on emotes
-//! as on words. A line without emotes scores the same with and without the option.
+//! case counts (`Kappa`, not `kappa`), it goes before VADER's own reading of the same word, and its capitals mean
+//! nothing: they do not emphasise it, nor do they decide whether others are emphasised. It is found with or without
+//! the punctuation around it. Boosters, negations and `but` act on emotes as on words; an emote of valence 0 (`Kappa`)
+//! is a word that means nothing. A line without emotes scores the same with and without the option.
 
 mod casing;
 mod compound;
@@ -62,9 +63,9 @@ impl Analyzer {
         Self { lexicon: Lexicon::new(options.emotes) }
     }
 
-    /// The compound score of a line: -1 (most negative) to 1, rounded to four decimals as the reference rounds; 0 for a
-    /// line without a word that VADER knows. Takes time linear in the line's length, but for `n log n` in the words with
-    /// a valence where there is a `but`.
+    /// The compound score of a line: -1 (most negative) to 1, rounded to four decimals as the reference rounds; 0 for
+    /// a line without a word that VADER knows. Takes time linear in the line's length, but for `n log n` in the words
+    /// with a valence where there is a `but`.
     pub fn score(&self, text: &str, scratch: &mut Scratch) -> f64 {
         let score = self.score_within(text, scratch);
         scratch.forget();

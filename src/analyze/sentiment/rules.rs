@@ -23,7 +23,8 @@ const BOOST_LEFT: [f64; 3] = [1.0, 0.95, 0.9];
 pub(super) fn valence(window: &[Word], capitals_count: bool) -> Option<Valence> {
     let [third, second, first, word, next, after] = window else { return None };
     let is_kind_of = word.role == Role::Kind && next.role == Role::Of;
-    if !word.is(LEXICON) || word.is(BOOSTS | DAMPENS) || is_kind_of {
+    // The reference passes boosters over as well; none of them is in the lexicon.
+    if !word.is(LEXICON) || is_kind_of {
         return None;
     }
     let mut value = word.valence;
@@ -106,8 +107,8 @@ fn negation(before: [&Word; 3], distance: usize) -> f64 {
     }
 }
 
-/// The value of an idiom that the word is part of or that precedes it, and whether the reference writes it as an integer.
-/// Those that begin with the word go before the others.
+/// The value of an idiom that the word is part of or that precedes it, and whether the reference writes it as an
+/// integer. Those that begin with the word go before the others.
 fn idiom(third: &Word, second: &Word, first: &Word, word: &Word, next: &Word, after: &Word) -> Option<(f64, bool)> {
     idiom_of_three(word, next, after)
         .or_else(|| idiom_of_two(word, next))

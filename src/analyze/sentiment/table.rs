@@ -1,8 +1,8 @@
 //! A hash table from short ASCII words to what is known of them: built once, then read for every word of every line.
 //!
-//! A word is packed into 24 bytes, so that to hash it, to put it in lower case and to compare it are a few operations on
-//! three integers. The slots hold an index and 16 bits of the hash: four bytes each, of which all fit the second-level
-//! cache, and a look-up that misses (most do) hardly ever leaves them.
+//! A word is packed into 24 bytes, so that to hash it, to put it in lower case and to compare it are a few operations
+//! on three integers. The slots hold an index and 16 bits of the hash: four bytes each, of which all fit the
+//! second-level cache, and a look-up that finds nothing (most do) hardly ever leaves them.
 
 use std::ops::Range;
 

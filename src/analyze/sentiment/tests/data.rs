@@ -1,7 +1,11 @@
 //! The embedded files are what they say they are.
 
 use super::{
-    super::{emoji::Emojis, lexicon, table::Key},
+    super::{
+        emoji::Emojis,
+        lexicon,
+        table::{Key, Table},
+    },
     emote_score, score,
 };
 use openssl::sha::sha256;
@@ -44,6 +48,29 @@ fn an_emote_is_short_has_a_capital_and_a_valence_within_bounds() {
         assert!((emote_score(emote) - expected).abs() < 0.0001, "{emote} is not found");
     }
     assert!(seen.len() >= 100);
+}
+
+#[test]
+fn no_booster_or_dampener_is_in_the_lexicon() {
+    for line in lexicon::MODIFIERS.lines().filter(|line| line.starts_with("boost ") || line.starts_with("dampen ")) {
+        let in_lexicon = |word: &&str| lexicon::entries(lexicon::VADER).any(|(text, _)| text == *word);
+        assert_eq!(line.split(' ').skip(1).find(in_lexicon), None);
+    }
+}
+
+#[test]
+fn a_table_finds_what_was_put_in_and_nothing_else() {
+    let word = |number: u32| format!("w{:x}", number.wrapping_mul(0x9e37_79b1));
+    let table = Table::new((0..6000).filter_map(|number| Some((Key::new(word(number).as_bytes())?, number))));
+    for number in 0..400_000 {
+        let found = Key::new(word(number).as_bytes()).and_then(|key| table.get(key)).copied();
+        assert_eq!(found, (number < 6000).then_some(number));
+    }
+    assert_eq!(Key::new(b"12345678901234567890123").map(Key::lower), Key::new(b"12345678901234567890123"));
+    assert_eq!(Key::new(b"123456789012345678901234"), None);
+    assert_ne!(Key::new(b"w"), Key::new(b"w\0"));
+    // The neighbours of A and Z in ASCII have no lower case.
+    assert_eq!(Key::new(b"@AZ[`az{").map(Key::lower), Key::new(b"@az[`az{"));
 }
 
 #[test]

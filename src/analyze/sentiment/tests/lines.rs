@@ -40,8 +40,10 @@ const PLAIN: &str = "\
     stream|I|you|it|is|was|movie|and|a|THE|Chat|game|plays|URL|OK|x|he said|lets|gg|PogChamp|Kappa|LUL|1337|2x|ok?";
 const HOSTILE: &str = "\
     \0|good\0|\u{301}|e\u{301}|İ|İSTANBUL|ΟΔΥΣΣΕΥΣ|Σ|ß|ẞ|ǅ|ǅA|ﬁne|ſuper|\u{212a}ind|\u{212a}ILL|li\u{212a}e|\
-    LI\u{212a}E|\u{a7ce}A|ʕ•ᴥ•ʔ|\u{16ea0}|Ⓐ|ⅷ|ª|Þ|:Þ|:-Þ|\u{200d}|\u{fe0f}|\u{feff}|\u{200b}|😂\u{fe0f}|👨\u{200d}👩\u{200d}👧|❤️|🔛|\
-    🆙|🅰|©|®|GOOD©|🙅NO|日本語|хорошо|ХОРОШО|good👍bad|\u{1f3fd}|💘y|!💘|﷽|aaaaaaaaaaaaaaaaaaaaaaaa|\
+    LI\u{212a}E|\u{a7ce}A|ʕ•ᴥ•ʔ|\u{16ea0}|Ⓐ|ⅷ|ª|Þ|:Þ|:-Þ|\u{200d}|\u{fe0f}|\u{feff}|\u{200b}|\
+    😂\u{fe0f}|👨\u{200d}👩\u{200d}👧|❤️|🔛|\
+    🆙|🅰|©|®|GOOD©|🙅NO|日本語|хорошо|ХОРОШО|good👍bad|\u{1f3fd}|💘y|!💘|\
+    ﷽|aaaaaaaaaaaaaaaaaaaaaaaa|\
     gooooooooooooooooooooooood|''''''|don''t|N'T|xn'ty|'n't'|(good)|((bad))|*love*|-_-|:)|:(|:D|<3|</3|^urs|\
     ( '}{' )|D:|xD|good.bad|good-bad|...|!|?|!!|??|???|????|!!!!!|?!|``|\u{7f}|\u{e0000}|𝐆𝐎𝐎𝐃|ＧＯＯＤ|good\u{ad}";
 const SPACES: &str = "\

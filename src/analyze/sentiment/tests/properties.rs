@@ -40,7 +40,10 @@ proptest! {
     }
 
     #[test]
-    fn white_space_around_and_between_words_does_not_matter(text in text(), space in "[\t\r\n \u{1c}\u{a0}\u{2003}\u{3000}]{1,3}") {
+    fn white_space_around_and_between_words_does_not_matter(
+        text in text(),
+        space in "[\t\r\n \u{1c}\u{a0}\u{2003}\u{3000}]{1,3}",
+    ) {
         let spaced: String = text.split(' ').map(|word| format!("{space}{word}")).collect();
         prop_assert_eq!(score(&spaced), score(&text));
     }
@@ -56,7 +59,7 @@ proptest! {
 
     #[test]
     fn weighing_finds_the_first_equal_place_as_a_plain_search_does(
-        values in prop::collection::vec(prop::sample::select(vec![-3.0, -1.5, -0.75, 0.0, 0.75, 1.0, 1.5, 2.25, 3.0]), 0..40),
+        values in prop::collection::vec(prop::sample::select(vec![-3.0, -1.5, -0.75, 0.0, 1.0, 1.5, 2.25, 3.0]), 0..40),
         but in 0_usize..40,
     ) {
         let before_but = but.min(values.len());
