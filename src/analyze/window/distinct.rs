@@ -8,6 +8,8 @@ pub enum Distinct {
     #[default]
     None,
     One(u64),
+    /// Two to four. Zero is a free place, as in [`Hashes`].
+    Few(Box<[u64; 4]>),
     Exact(Box<Hashes>),
     Estimated(Box<Sketch>),
 }
@@ -15,15 +17,25 @@ pub enum Distinct {
 impl Distinct {
     /// Whether it becomes a sketch depends on how many different hashes came, not on their order.
     pub fn insert(&mut self, hash: u64, exact_limit: usize) {
+        let hash = hash.max(1);
         match self {
             Distinct::None => *self = Distinct::One(hash),
             Distinct::One(present) if *present == hash => {}
-            Distinct::One(present) => {
-                let mut hashes = Hashes::default();
-                hashes.insert(*present);
-                hashes.insert(hash);
-                *self = Distinct::Exact(Box::new(hashes)).limited(exact_limit);
-            }
+            Distinct::One(present) => *self = Distinct::Few(Box::new([*present, hash, 0, 0])).limited(exact_limit),
+            Distinct::Few(hashes) => match hashes.iter_mut().find(|place| **place == hash || **place == 0) {
+                Some(place) if *place == hash => {}
+                Some(place) => {
+                    *place = hash;
+                    *self = std::mem::take(self).limited(exact_limit);
+                }
+                None => {
+                    let mut all = Hashes::default();
+                    for hash in few(hashes).chain([hash]) {
+                        all.insert(hash);
+                    }
+                    *self = Distinct::Exact(Box::new(all)).limited(exact_limit);
+                }
+            },
             Distinct::Exact(hashes) => {
                 if hashes.insert(hash) && hashes.len() > exact_limit {
                     *self = std::mem::take(self).limited(exact_limit);
@@ -34,23 +46,31 @@ impl Distinct {
     }
 
     fn limited(self, exact_limit: usize) -> Distinct {
-        match self {
-            Distinct::Exact(hashes) if hashes.len() > exact_limit => {
-                let mut sketch = Sketch::new();
-                hashes.iter().for_each(|hash| sketch.insert(hash));
-                Distinct::Estimated(Box::new(sketch))
-            }
-            other => other,
+        match &self {
+            Distinct::Few(hashes) if few(hashes).count() > exact_limit => Distinct::estimated(few(hashes)),
+            Distinct::Exact(hashes) if hashes.len() > exact_limit => Distinct::estimated(hashes.iter()),
+            _ => self,
         }
+    }
+
+    fn estimated(hashes: impl Iterator<Item = u64>) -> Distinct {
+        let mut sketch = Sketch::new();
+        hashes.for_each(|hash| sketch.insert(hash));
+        Distinct::Estimated(Box::new(sketch))
     }
 
     pub fn heap_bytes(&self) -> usize {
         match self {
             Distinct::None | Distinct::One(_) => 0,
+            Distinct::Few(_) => size_of::<[u64; 4]>(),
             Distinct::Exact(hashes) => size_of::<Hashes>() + hashes.heap_bytes(),
             Distinct::Estimated(_) => size_of::<Sketch>() + Sketch::BYTES,
         }
     }
+}
+
+fn few(hashes: &[u64; 4]) -> impl Iterator<Item = u64> {
+    hashes.iter().copied().filter(|&hash| hash != 0)
 }
 
 /// The size of the union, and whether it is an estimate. `scratch` keeps its room between calls.
@@ -63,8 +83,8 @@ pub fn count<'a>(sets: impl Iterator<Item = &'a Distinct> + Clone, scratch: &mut
     for set in sets.clone() {
         match set {
             Distinct::None | Distinct::Estimated(_) => {}
-            // As a set has it, which knows no zero.
-            Distinct::One(hash) => scratch.push((*hash).max(1)),
+            Distinct::One(hash) => scratch.push(*hash),
+            Distinct::Few(hashes) => scratch.extend(few(hashes)),
             Distinct::Exact(hashes) => scratch.extend(hashes.iter()),
         }
     }
@@ -75,7 +95,7 @@ pub fn count<'a>(sets: impl Iterator<Item = &'a Distinct> + Clone, scratch: &mut
         scratch.iter().for_each(|&hash| union.insert(hash));
         return (union.estimate(), true);
     }
-    // Each set gave an ascending run; a merge sort takes the runs as they are.
+    // Each large set gave an ascending run; a merge sort takes the runs as they are.
     scratch.sort();
     scratch.dedup();
     (scratch.len() as u64, false)

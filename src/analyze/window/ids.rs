@@ -57,7 +57,8 @@ pub struct Ids {
 impl Ids {
     /// `span_ms` is how long a pane stays open.
     pub fn new(grid: Grid, span_ms: i64) -> Ids {
-        let panes_per_block = (span_ms / BLOCKS / grid.pane_ms() + i64::from(span_ms % (BLOCKS * grid.pane_ms()) > 0)).max(1);
+        let panes_per_block =
+            (span_ms / BLOCKS / grid.pane_ms() + i64::from(span_ms % (BLOCKS * grid.pane_ms()) > 0)).max(1);
         Ids { grid, panes_per_block, blocks: BTreeMap::new(), replay_from: Vec::new(), recalled: Hashes::default() }
     }
 

@@ -1,15 +1,11 @@
 //! Where each measure keeps its state: measures of the same field share it.
 
-use super::plan::{FieldSlot, Function, Measure, Reading};
+use super::{
+    number::{Number, SCORE_WORDS, SUM_WORDS, blank_extreme},
+    plan::{FieldSlot, Function, Measure, Reading},
+};
 
-/// Words of a sum: low and high half of an `i128` in steps of 1e-9, number of values.
-pub const SUM_WORDS: usize = 3;
-/// Words of sentiment: the sum in steps of 1e-4 as `i64`, number of scores, positive ones, negative ones.
-pub const SCORE_WORDS: usize = 4;
-/// No least or greatest value yet.
-pub const NO_VALUE: u64 = f64::NAN.to_bits();
-
-/// What an event's field is counted into. The number is the first word, the set or the tally.
+/// What an event's field is counted into: the first word of a number, a set, a tally.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Sum(usize),
@@ -25,21 +21,29 @@ pub struct Update {
     /// Index into `Event::values`.
     pub field: usize,
     pub target: Target,
+    /// Where a row has it: index of the number, the set or the tally.
+    index: usize,
 }
 
 /// How a column is read off the state.
 #[derive(Debug, Clone, Copy)]
 pub enum Output {
-    Count { input: usize },
-    Rate { input: usize },
-    Sum(usize),
+    Count {
+        input: usize,
+    },
+    Rate {
+        input: usize,
+    },
+    /// Of a sum, an extreme or a score.
+    Value(usize),
+    /// Of a sum.
     Avg(usize),
-    /// Of a least or a greatest value.
-    Extreme(usize),
     Distinct(usize),
-    TopK { tally: usize, k: usize },
+    TopK {
+        tally: usize,
+        k: usize,
+    },
     Counts(usize),
-    ScoreAvg(usize),
     Positive(usize),
     Negative(usize),
 }
@@ -56,7 +60,9 @@ struct InputLayout {
 pub struct Layout {
     inputs: Vec<InputLayout>,
     /// Words of a key that nothing has been counted into.
-    pub blank: Vec<u64>,
+    pub blank: Vec<u32>,
+    /// The numbers of a row, each with the first of its words.
+    pub numbers: Vec<(Number, usize)>,
     pub sets: usize,
     pub tallies: usize,
     pub outputs: Vec<Output>,
@@ -82,25 +88,21 @@ impl Layout {
         self.inputs.get(input).map_or(&[], |input| &input.updates)
     }
 
-    pub fn targets(&self) -> impl Iterator<Item = Target> {
-        self.inputs.iter().flat_map(|input| &input.updates).map(|update| update.target)
-    }
-
     fn output(&mut self, input: usize, function: &Function) -> Output {
         use Reading::{Sentiment, Value};
         match function {
             Function::Count => Output::Count { input },
             Function::Rate => Output::Rate { input },
-            Function::Sum { field } => Output::Sum(self.place(input, field, Value, Target::Sum)),
+            Function::Sum { field } => Output::Value(self.place(input, field, Value, Target::Sum)),
             Function::Avg { field } => Output::Avg(self.place(input, field, Value, Target::Sum)),
-            Function::Min { field } => Output::Extreme(self.place(input, field, Value, Target::Least)),
-            Function::Max { field } => Output::Extreme(self.place(input, field, Value, Target::Greatest)),
+            Function::Min { field } => Output::Value(self.place(input, field, Value, Target::Least)),
+            Function::Max { field } => Output::Value(self.place(input, field, Value, Target::Greatest)),
             Function::Distinct { field } => Output::Distinct(self.place(input, field, Value, Target::Distinct)),
             Function::TopK { field, k } => {
                 Output::TopK { tally: self.place(input, field, Value, Target::Tally), k: *k }
             }
             Function::Counts { field } => Output::Counts(self.place(input, field, Value, Target::Tally)),
-            Function::SentimentAvg { field } => Output::ScoreAvg(self.place(input, field, Sentiment, Target::Score)),
+            Function::SentimentAvg { field } => Output::Value(self.place(input, field, Sentiment, Target::Score)),
             Function::SentimentPositive { field } => {
                 Output::Positive(self.place(input, field, Sentiment, Target::Score))
             }
@@ -118,48 +120,45 @@ impl Layout {
             fields.push(FieldSlot { field: field.to_owned(), reading });
             fields.len() - 1
         });
-        let is_same = |update: &&Update| update.field == field && update.target == target(update.target.place());
+        let is_same = |update: &&Update| {
+            update.field == field && std::mem::discriminant(&update.target) == std::mem::discriminant(&target(0))
+        };
         if let Some(update) = updates.iter().find(is_same) {
-            return update.target.place();
+            return update.index;
         }
-        let place = match target(0) {
-            Target::Sum(_) => add_words(&mut self.blank, &[0; SUM_WORDS]),
-            Target::Score(_) => add_words(&mut self.blank, &[0; SCORE_WORDS]),
-            Target::Least(_) | Target::Greatest(_) => add_words(&mut self.blank, &[NO_VALUE]),
+        let (at, index) = match target(0) {
+            Target::Sum(_) => self.number(Number::Sum { sum: 0, values: 0 }, &[0; SUM_WORDS]),
+            Target::Score(_) => {
+                let blank = Number::Score { sum: 0, scores: 0, positive: 0, negative: 0 };
+                self.number(blank, &[0; SCORE_WORDS])
+            }
+            Target::Least(_) => self.number(Number::Least(f64::NAN), &blank_extreme()),
+            Target::Greatest(_) => self.number(Number::Greatest(f64::NAN), &blank_extreme()),
             Target::Distinct(_) => next(&mut self.sets),
             Target::Tally(_) => next(&mut self.tallies),
         };
-        updates.push(Update { field, target: target(place) });
-        place
+        self.inputs[input].updates.push(Update { field, target: target(at), index });
+        index
+    }
+
+    /// The first word of a new number, and its index.
+    fn number(&mut self, blank: Number, words: &[u32]) -> (usize, usize) {
+        let at = self.blank.len();
+        self.blank.extend_from_slice(words);
+        self.numbers.push((blank, at));
+        (at, self.numbers.len() - 1)
     }
 }
 
-impl Target {
-    fn place(self) -> usize {
-        match self {
-            Target::Sum(place)
-            | Target::Least(place)
-            | Target::Greatest(place)
-            | Target::Score(place)
-            | Target::Distinct(place)
-            | Target::Tally(place) => place,
-        }
-    }
-}
-
-fn add_words(words: &mut Vec<u64>, blank: &[u64]) -> usize {
-    words.extend_from_slice(blank);
-    words.len() - blank.len()
-}
-
-fn next(count: &mut usize) -> usize {
+fn next(count: &mut usize) -> (usize, usize) {
     *count += 1;
-    *count - 1
+    (*count - 1, *count - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyze::window::number::EXTREME_WORDS;
 
     fn field() -> String {
         "x".to_owned()
@@ -179,15 +178,13 @@ mod tests {
             Function::Distinct { field: field() },
             Function::Distinct { field: "y".to_owned() },
         ];
-        let measures: Vec<Measure> = functions
-            .into_iter()
-            .map(|function| Measure { column: String::new(), input: 1, function })
-            .collect();
+        let measures: Vec<Measure> =
+            functions.into_iter().map(|function| Measure { column: String::new(), input: 1, function }).collect();
         let layout = Layout::new(2, &measures);
         assert_eq!(layout.fields(0), []);
         let fields: Vec<_> = layout.fields(1).iter().map(|slot| (slot.field.as_str(), slot.reading)).collect();
         assert_eq!(fields, [("x", Reading::Value), ("x", Reading::Sentiment), ("y", Reading::Value)]);
-        assert_eq!(layout.blank.len(), 2 + SUM_WORDS + 1 + 1 + SCORE_WORDS);
-        assert_eq!((layout.sets, layout.tallies), (2, 1));
+        assert_eq!(layout.blank.len(), 2 + SUM_WORDS + 2 * EXTREME_WORDS + SCORE_WORDS);
+        assert_eq!((layout.numbers.len(), layout.sets, layout.tallies), (4, 2, 1));
     }
 }

@@ -1,10 +1,11 @@
 //! Rows: the merge of a window's panes.
 
 use super::{
-    Join, Value, WindowRow,
-    distinct, intern::Interner,
-    layout::{Output, SCORE_WORDS, Target},
-    pane::{Cell, Pane, SCORE_STEPS, set_sum, sum_of, sum_value},
+    Join, Value, WindowRow, distinct,
+    intern::Interner,
+    layout::Output,
+    number::Number,
+    pane::{Cell, Pane},
     plan::Plan,
     tally::{self, Tally},
 };
@@ -30,7 +31,9 @@ pub struct Mark {
 pub struct Merger {
     /// Key, index of the pane, row.
     cells: Vec<(u32, u32, u32)>,
-    words: Vec<u64>,
+    /// Events by input.
+    counts: Vec<u64>,
+    numbers: Vec<Number>,
     hashes: Vec<u64>,
     tallies: Vec<Vec<(u32, u64)>>,
 }
@@ -101,12 +104,18 @@ impl Merger {
         cells: impl Iterator<Item = Cell<'a>> + Clone,
     ) -> Option<(Vec<Value>, bool)> {
         let layout = &plan.layout;
-        self.words.clone_from(&layout.blank);
+        self.counts.clear();
+        self.counts.resize(plan.declaration.inputs, 0);
         for cell in cells.clone() {
-            merge_words(plan, &mut self.words, cell.words);
+            self.counts.iter_mut().zip(cell.words).for_each(|(count, &word)| *count += u64::from(word));
         }
-        if plan.declaration.join == Join::Left && self.words[0] == 0 {
+        if plan.declaration.join == Join::Left && self.counts[0] == 0 {
             return None;
+        }
+        self.numbers.clear();
+        for &(mut number, at) in &layout.numbers {
+            cells.clone().for_each(|cell| number.read(&cell.words[at..]));
+            self.numbers.push(number);
         }
         let mut is_approximate = cells.clone().any(|cell| cell.is_approximate);
         self.tallies.resize_with(layout.tallies, Vec::new);
@@ -115,75 +124,37 @@ impl Merger {
             is_approximate |= cells.clone().any(|cell| Tally::is_approximate(&cell.tallies[index]));
         }
         let limit = plan.declaration.counts_limit;
+        let shown = |value: u32| texts.text(value).map(|text| text.to_string()).unwrap_or_default();
         let mut values = Vec::with_capacity(layout.outputs.len());
         for output in &layout.outputs {
             values.push(match *output {
+                Output::Count { input } => Value::Integer(integer(self.counts[input])),
+                Output::Rate { input } => Value::Float(self.counts[input] as f64 * 1000.0 / plan.grid.size_ms() as f64),
+                Output::Value(number) => self.numbers[number].value().map_or(Value::Null, Value::Float),
+                Output::Avg(number) => self.numbers[number].mean().map_or(Value::Null, Value::Float),
+                Output::Positive(number) => Value::Integer(integer(self.numbers[number].positive())),
+                Output::Negative(number) => Value::Integer(integer(self.numbers[number].negative())),
                 Output::Distinct(set) => {
-                    let (count, is_estimate) = distinct::count(cells.clone().map(|cell| &cell.sets[set]), &mut self.hashes);
+                    let sets = cells.clone().map(|cell| &cell.sets[set]);
+                    let (count, is_estimate) = distinct::count(sets, &mut self.hashes);
                     is_approximate |= is_estimate;
                     Value::Integer(integer(count))
                 }
                 Output::TopK { tally, k } => {
-                    let top = self.tallies[tally].iter().take(k.min(limit));
-                    Value::TextList(top.filter_map(|entry| Some(texts.text(entry.0)?.to_string())).collect())
+                    let counts = &self.tallies[tally];
+                    Value::TextList(
+                        counts[..counts.len().min(k).min(limit)].iter().map(|entry| shown(entry.0)).collect(),
+                    )
                 }
                 Output::Counts(tally) => {
                     let counts = &self.tallies[tally];
                     is_approximate |= counts.len() > limit;
-                    let shown = counts.iter().take(limit);
-                    let shown = shown.filter_map(|&(value, count)| Some((texts.text(value)?.to_string(), integer(count))));
-                    Value::Counts(shown.collect())
+                    let counts = counts[..counts.len().min(limit)].iter();
+                    Value::Counts(counts.map(|&(value, count)| (shown(value), integer(count))).collect())
                 }
-                ref number => number_value(number, &self.words, plan.grid.size_ms()),
             });
         }
         Some((values, is_approximate))
-    }
-}
-
-fn merge_words(plan: &Plan, merged: &mut [u64], words: &[u64]) {
-    for input in 0..plan.declaration.inputs {
-        merged[input] += words[input];
-    }
-    for target in plan.layout.targets() {
-        match target {
-            Target::Sum(at) => {
-                let sum = sum_of(&merged[at..]).wrapping_add(sum_of(&words[at..]));
-                set_sum(&mut merged[at..], sum);
-                merged[at + 2] += words[at + 2];
-            }
-            Target::Score(at) => {
-                for word in at..at + SCORE_WORDS {
-                    merged[word] = merged[word].wrapping_add(words[word]);
-                }
-            }
-            Target::Least(at) => {
-                merged[at] = f64::from_bits(merged[at]).min(f64::from_bits(words[at])).to_bits();
-            }
-            Target::Greatest(at) => {
-                merged[at] = f64::from_bits(merged[at]).max(f64::from_bits(words[at])).to_bits();
-            }
-            Target::Distinct(_) | Target::Tally(_) => {}
-        }
-    }
-}
-
-fn number_value(output: &Output, words: &[u64], size_ms: i64) -> Value {
-    let mean = |sum: f64, values: u64| if values == 0 { Value::Null } else { Value::Float(sum / values as f64) };
-    match *output {
-        Output::Count { input } => Value::Integer(integer(words[input])),
-        Output::Rate { input } => Value::Float(words[input] as f64 * 1000.0 / size_ms as f64),
-        Output::Sum(at) if words[at + 2] == 0 => Value::Null,
-        Output::Sum(at) => Value::Float(sum_value(sum_of(&words[at..]))),
-        Output::Avg(at) => mean(sum_value(sum_of(&words[at..])), words[at + 2]),
-        Output::Extreme(at) => {
-            let value = f64::from_bits(words[at]);
-            if value.is_nan() { Value::Null } else { Value::Float(value) }
-        }
-        Output::ScoreAvg(at) => mean(words[at] as i64 as f64 / SCORE_STEPS, words[at + 1]),
-        Output::Positive(at) => Value::Integer(integer(words[at + 2])),
-        Output::Negative(at) => Value::Integer(integer(words[at + 3])),
-        Output::Distinct(_) | Output::TopK { .. } | Output::Counts(_) => Value::Null,
     }
 }
 

@@ -46,6 +46,7 @@ mod ids;
 mod intern;
 mod layout;
 mod merge;
+mod number;
 mod pane;
 mod plan;
 mod sketch;

@@ -5,6 +5,7 @@ use super::{
     distinct::Distinct,
     intern::Interner,
     layout::{Layout, Target},
+    number::{add_score, add_to_sum, count_up, keep_extreme},
     tally::{NumberMap, Tally},
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -14,12 +15,6 @@ const BLOCK_ROWS: usize = 256;
 /// A counted value longer than this counts under its beginning, and makes the row approximate. Emotes
 /// and the like are far shorter; a hostile one shall not fill the memory.
 const VALUE_BYTES: usize = 256;
-/// Scores from this on are positive, below its negative they are negative; in steps of 1e-4.
-const POSITIVE_SCORE: i64 = 500;
-/// Sums are clamped per value to what a 64-bit integer can hold, in steps of 1e-9.
-const FIXED_LIMIT: f64 = 9.3e27;
-const FIXED_STEPS: i128 = 1_000_000_000;
-pub const SCORE_STEPS: f64 = 1e4;
 
 /// A key's row beside its state.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +22,14 @@ pub struct Head {
     pub key: u32,
     /// The flush that was to come when the row last changed.
     pub touched: u32,
-    /// A value was clamped or cut.
+    /// A value was clamped or cut, or a count has come to its end.
     pub is_approximate: bool,
 }
 
 #[derive(Debug, Default)]
 struct Block {
     heads: Vec<Head>,
-    words: Vec<u64>,
+    words: Vec<u32>,
     sets: Vec<Distinct>,
     tallies: Vec<Tally>,
 }
@@ -42,7 +37,7 @@ struct Block {
 /// What one key has in one pane.
 #[derive(Debug, Clone, Copy)]
 pub struct Cell<'a> {
-    pub words: &'a [u64],
+    pub words: &'a [u32],
     pub sets: &'a [Distinct],
     pub tallies: &'a [Tally],
     pub is_approximate: bool,
@@ -93,14 +88,14 @@ impl Pane {
         let tallies = &mut block.tallies[row * layout.tallies..][..layout.tallies];
         let head = &mut block.heads[row];
         head.touched = head.touched.max(touched);
-        words[input] += 1;
+        head.is_approximate |= count_up(&mut words[input]);
         for update in layout.updates(input) {
             let field = values.get(update.field).unwrap_or(&Field::Null);
             match update.target {
                 Target::Sum(at) => head.is_approximate |= add_to_sum(&mut words[at..], field),
-                Target::Least(at) => keep_extreme(&mut words[at], field, f64::min),
-                Target::Greatest(at) => keep_extreme(&mut words[at], field, f64::max),
-                Target::Score(at) => add_score(&mut words[at..], field),
+                Target::Least(at) => keep_extreme(&mut words[at..], field, f64::min),
+                Target::Greatest(at) => keep_extreme(&mut words[at..], field, f64::max),
+                Target::Score(at) => head.is_approximate |= add_score(&mut words[at..], field),
                 Target::Distinct(at) => {
                     let before = sets[at].heap_bytes();
                     insert(&mut sets[at], field, counting.distinct_exact_limit);
@@ -167,65 +162,13 @@ impl Pane {
     pub fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().map(|block| {
             block.heads.capacity() * size_of::<Head>()
-                + block.words.capacity() * size_of::<u64>()
+                + block.words.capacity() * size_of::<u32>()
                 + block.sets.capacity() * size_of::<Distinct>()
                 + block.tallies.capacity() * size_of::<Tally>()
         });
         // The map's entries and their tags, at most 7/8 full.
         blocks.sum::<usize>() + self.rows.capacity() * 9 * 8 / 7 + self.state_bytes
     }
-}
-
-/// Whether the value had to be clamped.
-fn add_to_sum(words: &mut [u64], field: &Field<'_>) -> bool {
-    let (fixed, is_clamped) = match *field {
-        Field::Integer(value) => (i128::from(value) * FIXED_STEPS, false),
-        Field::Float(value) if value.is_finite() => {
-            let fixed = value * FIXED_STEPS as f64;
-            (fixed.clamp(-FIXED_LIMIT, FIXED_LIMIT).round() as i128, fixed.abs() > FIXED_LIMIT)
-        }
-        _ => return false,
-    };
-    set_sum(words, sum_of(words).wrapping_add(fixed));
-    words[2] += 1;
-    is_clamped
-}
-
-/// In steps of 1e-9.
-pub fn sum_of(words: &[u64]) -> i128 {
-    (i128::from(words[1] as i64) << 64) | i128::from(words[0])
-}
-
-pub fn set_sum(words: &mut [u64], sum: i128) {
-    (words[0], words[1]) = (sum as u64, (sum >> 64) as u64);
-}
-
-pub fn sum_value(sum: i128) -> f64 {
-    sum as f64 / FIXED_STEPS as f64
-}
-
-fn keep_extreme(word: &mut u64, field: &Field<'_>, choose: fn(f64, f64) -> f64) {
-    let value = match *field {
-        Field::Integer(value) => value as f64,
-        // Of the two zeros only the positive one, or the order of events would show.
-        Field::Float(value) if value.is_finite() => value + 0.0,
-        _ => return,
-    };
-    // The choice between a number and NaN, which stands for none, is the number.
-    *word = choose(f64::from_bits(*word), value).to_bits();
-}
-
-fn add_score(words: &mut [u64], field: &Field<'_>) {
-    let score = match *field {
-        Field::Float(score) if score.is_finite() => score,
-        Field::Integer(score) => score as f64,
-        _ => return,
-    };
-    let steps = (score * SCORE_STEPS).round().clamp(-SCORE_STEPS, SCORE_STEPS) as i64;
-    words[0] = words[0].wrapping_add_signed(steps);
-    words[1] += 1;
-    words[2] += u64::from(steps >= POSITIVE_SCORE);
-    words[3] += u64::from(steps <= -POSITIVE_SCORE);
 }
 
 fn insert(set: &mut Distinct, field: &Field<'_>, exact_limit: usize) {

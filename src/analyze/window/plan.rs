@@ -61,22 +61,43 @@ pub enum Function {
     /// Events per second of the window: `Value::Float`.
     Rate,
     /// `Value::Float`, added in steps of 1e-9, so that the order of events does not matter.
-    Sum { field: String },
-    Avg { field: String },
-    Min { field: String },
-    Max { field: String },
+    Sum {
+        field: String,
+    },
+    Avg {
+        field: String,
+    },
+    Min {
+        field: String,
+    },
+    Max {
+        field: String,
+    },
     /// Different values, of a list its elements: `Value::Integer`.
-    Distinct { field: String },
+    Distinct {
+        field: String,
+    },
     /// The most frequent values, those equally frequent by their bytes: `Value::TextList`.
-    TopK { field: String, k: usize },
+    TopK {
+        field: String,
+        k: usize,
+    },
     /// How often each value came, in the same order: `Value::Counts`.
-    Counts { field: String },
+    Counts {
+        field: String,
+    },
     /// Mean of the sentiment scores, in steps of 1e-4: `Value::Float`.
-    SentimentAvg { field: String },
+    SentimentAvg {
+        field: String,
+    },
     /// Scores of 0.05 and above: `Value::Integer`.
-    SentimentPositive { field: String },
+    SentimentPositive {
+        field: String,
+    },
     /// Scores of -0.05 and below: `Value::Integer`.
-    SentimentNegative { field: String },
+    SentimentNegative {
+        field: String,
+    },
 }
 
 /// A place in [`super::Event::values`].

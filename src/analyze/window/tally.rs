@@ -31,14 +31,20 @@ impl Hasher for NumberHasher {
 
 pub type NumberMap<V> = HashMap<u32, V, BuildHasherDefault<NumberHasher>>;
 
-/// Counts of interned values. The list and the map hold each value once in the interner.
+/// Counts of interned values, no higher than those of events (see [`super::number`]). The list and the map hold each value once in the interner.
 #[derive(Debug, Default)]
 pub enum Tally {
     #[default]
     None,
-    One(u32, u64),
-    List(Box<Vec<(u32, u64)>>),
+    One(u32, u32),
+    List(Box<List>),
     Map(Box<Frequent>),
+}
+
+/// In the order of the values. Boxed, since a vector is three words and most panes need none.
+#[derive(Debug, Default)]
+pub struct List {
+    counts: Vec<(u32, u32)>,
 }
 
 /// Past the limit only frequent values are kept, as in Misra and Gries ("Finding repeated elements",
@@ -48,8 +54,8 @@ pub enum Tally {
 /// all counts divided by the limit.
 #[derive(Debug, Default)]
 pub struct Frequent {
-    counts: NumberMap<u64>,
-    taken_off: u64,
+    counts: NumberMap<u32>,
+    taken_off: u32,
 }
 
 impl Tally {
@@ -59,15 +65,15 @@ impl Tally {
                 texts.hold(value);
                 *self = Tally::One(value, 1);
             }
-            Tally::One(present, count) if *present == value => *count += 1,
+            Tally::One(present, count) if *present == value => *count = count.saturating_add(1),
             Tally::One(present, count) => {
-                let mut list = vec![(*present, *count)];
-                insert(&mut list, value, texts);
+                let mut list = List { counts: vec![(*present, *count)] };
+                list.insert(value, texts);
                 *self = Tally::List(Box::new(list));
                 self.limit_list(limit, texts);
             }
             Tally::List(list) => {
-                insert(list, value, texts);
+                list.insert(value, texts);
                 self.limit_list(limit, texts);
             }
             Tally::Map(frequent) => {
@@ -75,7 +81,7 @@ impl Tally {
                 if *count == 0 {
                     texts.hold(value);
                 }
-                *count += 1;
+                *count = count.saturating_add(1);
                 frequent.purge(limit, texts);
             }
         }
@@ -83,8 +89,8 @@ impl Tally {
 
     fn limit_list(&mut self, limit: usize, texts: &mut Interner) {
         let Tally::List(list) = self else { return };
-        if list.len() > LIST_LIMIT.min(limit) {
-            let mut frequent = Frequent { counts: list.iter().copied().collect(), taken_off: 0 };
+        if list.counts.len() > LIST_LIMIT.min(limit) {
+            let mut frequent = Frequent { counts: list.counts.iter().copied().collect(), taken_off: 0 };
             frequent.purge(limit, texts);
             *self = Tally::Map(Box::new(frequent));
         }
@@ -95,11 +101,11 @@ impl Tally {
         matches!(self, Tally::Map(frequent) if frequent.taken_off > 0)
     }
 
-    pub fn for_each(&self, mut use_count: impl FnMut(u32, u64)) {
+    pub fn for_each(&self, mut use_count: impl FnMut(u32, u32)) {
         match self {
             Tally::None => {}
             Tally::One(value, count) => use_count(*value, *count),
-            Tally::List(list) => list.iter().for_each(|&(value, count)| use_count(value, count)),
+            Tally::List(list) => list.counts.iter().for_each(|&(value, count)| use_count(value, count)),
             Tally::Map(frequent) => frequent.counts.iter().for_each(|(&value, &count)| use_count(value, count)),
         }
     }
@@ -107,9 +113,9 @@ impl Tally {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Tally::None | Tally::One(..) => 0,
-            Tally::List(list) => size_of::<Vec<(u32, u64)>>() + list.capacity() * size_of::<(u32, u64)>(),
+            Tally::List(list) => size_of::<List>() + list.counts.capacity() * size_of::<(u32, u32)>(),
             Tally::Map(frequent) => {
-                size_of::<Frequent>() + frequent.counts.capacity() * (size_of::<(u32, u64)>() + 1) * 8 / 7
+                size_of::<Frequent>() + frequent.counts.capacity() * (size_of::<(u32, u32)>() + 1) * 8 / 7
             }
         }
     }
@@ -120,7 +126,7 @@ impl Frequent {
         if self.counts.len() <= limit {
             return;
         }
-        let mut counts: Vec<u64> = self.counts.values().copied().collect();
+        let mut counts: Vec<u32> = self.counts.values().copied().collect();
         let middle = (counts.len() - 1) / 2;
         let (_, &mut median, _) = counts.select_nth_unstable(middle);
         self.counts.retain(|&value, count| {
@@ -130,19 +136,21 @@ impl Frequent {
             }
             *count > 0
         });
-        self.taken_off += median;
+        self.taken_off = self.taken_off.saturating_add(median);
     }
 }
 
-fn insert(list: &mut Vec<(u32, u64)>, value: u32, texts: &mut Interner) {
-    match list.binary_search_by_key(&value, |entry| entry.0) {
-        Ok(position) => list[position].1 += 1,
-        Err(position) => {
-            if list.len() == list.capacity() {
-                list.reserve_exact(list.len().clamp(2, 16));
+impl List {
+    fn insert(&mut self, value: u32, texts: &mut Interner) {
+        match self.counts.binary_search_by_key(&value, |entry| entry.0) {
+            Ok(position) => self.counts[position].1 = self.counts[position].1.saturating_add(1),
+            Err(position) => {
+                if self.counts.len() == self.counts.capacity() {
+                    self.counts.reserve_exact(self.counts.len().clamp(2, 16));
+                }
+                self.counts.insert(position, (value, 1));
+                texts.hold(value);
             }
-            list.insert(position, (value, 1));
-            texts.hold(value);
         }
     }
 }
@@ -150,7 +158,7 @@ fn insert(list: &mut Vec<(u32, u64)>, value: u32, texts: &mut Interner) {
 /// The counts of several tallies together: the most frequent first, those equally frequent by their text.
 pub fn merge<'a>(tallies: impl Iterator<Item = &'a Tally>, texts: &Interner, merged: &mut Vec<(u32, u64)>) {
     merged.clear();
-    tallies.for_each(|tally| tally.for_each(|value, count| merged.push((value, count))));
+    tallies.for_each(|tally| tally.for_each(|value, count| merged.push((value, u64::from(count)))));
     merged.sort_unstable_by_key(|entry| entry.0);
     merged.dedup_by(|next, kept| {
         let is_same = next.0 == kept.0;

@@ -1,8 +1,7 @@
 //! The engine against the recomputation, undisturbed and killed at random.
 
 use super::{
-    Added, Declaration, Engine, Flush, Join, Plan, Record, Source, Table,
-    declaration,
+    Added, Declaration, Engine, Flush, Join, Plan, Record, Source, Table, declaration,
     oracle::{Expected, Oracle},
 };
 use crate::analyze::window::Progress;
@@ -19,7 +18,10 @@ type Log = (usize, Vec<(i64, Record)>);
 enum Step {
     /// So many records of this partition.
     Read(usize, usize),
-    Flush { provisional: bool, then: Then },
+    Flush {
+        provisional: bool,
+        then: Then,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +103,8 @@ fn steps(partitions: usize, with_death: bool) -> impl Strategy<Value = Vec<Step>
 
 /// `late` events come, or all of them within the delay.
 fn case(partitions: usize, late: bool, with_death: bool) -> impl Strategy<Value = Case> {
-    let window = (1..40_i64, 1..40_i64, 0..30_i64, 0..60_i64, any::<bool>(), prop::sample::select(vec![1, 7, 1_000_000]));
+    let window =
+        (1..40_i64, 1..40_i64, 0..30_i64, 0..60_i64, any::<bool>(), prop::sample::select(vec![1, 7, 1_000_000]));
     let logs = prop::collection::vec(seeds(if partitions == 1 { 120 } else { 50 }), partitions..=partitions);
     (window, logs, steps(partitions, with_death)).prop_map(move |(window, logs, steps)| {
         let (size, slide, delay, lateness, is_full, limit) = window;
@@ -158,8 +161,7 @@ impl<'a> Run<'a> {
         self.engine = Engine::new(Plan::new(self.case.declaration.clone()).unwrap(), self.stored.clone());
         self.flush = None;
         let partitions = self.case.logs.iter().enumerate();
-        self.sources =
-            partitions.map(|(number, (input, _))| self.engine.partition(*input, number as i32, 0)).collect();
+        self.sources = partitions.map(|(number, (input, _))| self.engine.partition(*input, number as i32, 0)).collect();
     }
 
     fn read(&mut self, partition: usize, count: usize) -> bool {
