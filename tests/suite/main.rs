@@ -33,4 +33,5 @@ mod style;
 mod tables;
 mod types;
 mod verify;
+mod verify_windows;
 mod workload;
