@@ -62,11 +62,10 @@ impl Partition {
     /// Idle is what the broker has called at its end for as long as the timeout, and still does:
     /// without answers, as in an outage, a partition is merely silent.
     pub fn update_idle(&mut self, idle_timeout_ms: i64, now_ms: i64) {
-        self.is_idle = !self.is_replaying()
-            && self.quiet.is_some_and(|quiet| {
-                quiet.answered_ms.saturating_sub(quiet.since_ms) >= idle_timeout_ms
-                    && now_ms.saturating_sub(quiet.answered_ms) < idle_timeout_ms
-            });
+        self.is_idle = self.quiet.is_some_and(|quiet| {
+            quiet.answered_ms.saturating_sub(quiet.since_ms) >= idle_timeout_ms
+                && now_ms.saturating_sub(quiet.answered_ms) < idle_timeout_ms
+        });
     }
 
     /// The time of the last answer, of an idle partition.
