@@ -274,7 +274,11 @@ fn validate(args: &ValidateArgs) -> ExitCode {
             let captured = pipeline.capture.as_ref().map_or(0, |capture| capture.tables.len());
             let landed = pipeline.land.as_ref().map_or(0, |land| land.tables.len());
             let jobs = pipeline.analyze.as_ref().map_or(0, |analyze| analyze.jobs.len());
-            let analyzes = if jobs == 0 { String::new() } else { format!(", analyzes {jobs} job{}", if jobs == 1 { "" } else { "s" }) };
+            let analyzes = if jobs == 0 {
+                String::new()
+            } else {
+                format!(", analyzes {jobs} job{}", if jobs == 1 { "" } else { "s" })
+            };
             println!("pipeline {}: captures {}, lands {}{analyzes}", pipeline.name, tables(captured), tables(landed));
         }
     }

@@ -84,7 +84,8 @@ impl Decoder {
             Slot {
                 wanted: want(&mut wanted, &slot.field),
                 kind,
-                tokens: tokens.map(|Tokens { from, words, .. }| (want(&mut wanted, from), words.iter().cloned().collect())),
+                tokens: tokens
+                    .map(|Tokens { from, words, .. }| (want(&mut wanted, from), words.iter().cloned().collect())),
             }
         });
         let slots: Vec<Slot> = slots.collect();
@@ -103,11 +104,7 @@ impl Decoder {
     }
 
     /// Hands the event of a record to `take`, or says why it is none. `None` is a tombstone.
-    pub fn decode<T>(
-        &mut self,
-        payload: Option<&[u8]>,
-        take: impl FnOnce(&Event<'_>) -> T,
-    ) -> Result<T, Rejection> {
+    pub fn decode<T>(&mut self, payload: Option<&[u8]>, take: impl FnOnce(&Event<'_>) -> T) -> Result<T, Rejection> {
         let Some(payload) = payload else { return broken("the value is null") };
         if payload.len() >= u32::MAX as usize {
             return broken("the value is larger than 4 GiB");
@@ -175,7 +172,9 @@ impl Decoder {
         let key = match self.found[self.key] {
             Some(Token::Text(span)) => text(span),
             Some(Token::Number(span)) if number::whole(span.of(payload, scratch)).is_ok() => text(span),
-            None | Some(Token::Null) => return reject(Reason::NullKey, format!("{:?} is null or absent", name(self.key))),
+            None | Some(Token::Null) => {
+                return reject(Reason::NullKey, format!("{:?} is null or absent", name(self.key)));
+            }
             Some(token) => return broken(format!("{:?} is {}, not a text", name(self.key), token_text(token))),
         };
         if key.len() > LONGEST_KEY {
@@ -213,10 +212,8 @@ impl Decoder {
         })?;
         let inner = &self.inner.bytes;
         // Most lists are short; they are kept until the event is taken.
-        let texts: SmallVec<[SmallVec<[&str; 8]>; 2]> = lists
-            .iter()
-            .map(|list| list.iter().map(|word| word.text(payload, scratch, inner)).collect())
-            .collect();
+        let texts: SmallVec<[SmallVec<[&str; 8]>; 2]> =
+            lists.iter().map(|list| list.iter().map(|word| word.text(payload, scratch, inner)).collect()).collect();
         let mut next_list = 0;
         let mut values: SmallVec<[Field<'_>; 8]> = SmallVec::new();
         for slot in &self.slots {

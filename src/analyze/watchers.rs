@@ -50,8 +50,7 @@ impl Watchers {
                 watcher.watch().moment_type == last.moment_type && watcher.watch().measure == last.metric
             };
             for (_, watcher) in self.watchers.iter_mut().filter(|(_, watcher)| is_it(watcher)) {
-                let trace =
-                    Trace::new(last.window_start_ms, last.value, last.baseline, last.score, last.threshold);
+                let trace = Trace::new(last.window_start_ms, last.value, last.baseline, last.score, last.threshold);
                 watcher.restore(&key, [], Some(trace));
             }
         }

@@ -213,7 +213,10 @@ mod tests {
 
     #[test]
     fn a_fault_names_its_line_and_the_cure() {
-        assert_eq!(error("0,1\n60,1\n60,2\n"), "line 3: 1970-01-01T00:01:00Z is not later than the row before it; sort the rows by time and keep one for each");
+        assert_eq!(
+            error("0,1\n60,1\n60,2\n"),
+            "line 3: 1970-01-01T00:01:00Z is not later than the row before it; sort the rows by time and keep one for each"
+        );
         assert!(error("t,v\n0,1\n60,1\n120,1\n150,1\n").starts_with("line 5: 1970-01-01T00:02:30Z is 30 s after"));
         assert!(error("t,v\n0,1\nnoon,1\n").starts_with("line 3: the timestamp \"noon\""));
         assert!(error("t,v\n0,1\n60,many\n").starts_with("line 3: the value \"many\""));

@@ -181,14 +181,7 @@ impl Watcher {
         let episode = episode.filter(|(_, first)| index - first <= length);
         let is_ordinary =
             |at, value| episode.is_none_or(|(last, first): (Trace, i64)| at < first || last.is_released_by(value));
-        known.recent.baseline(
-            index,
-            detector.baseline_periods(),
-            self.stride,
-            *gap,
-            is_ordinary,
-            &mut self.baseline,
-        );
+        known.recent.baseline(index, detector.baseline_periods(), self.stride, *gap, is_ordinary, &mut self.baseline);
         let Some(rule) = &self.tail_rule else {
             let is_enough = self.baseline.len() >= *minimum_history as usize;
             return is_enough.then(|| zscore(value, &self.baseline, floor, *direction));
