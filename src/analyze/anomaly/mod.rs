@@ -22,6 +22,7 @@
 //! the key's last moment, and the new window. All are rows in PostgreSQL, so a process that was killed goes on with
 //! [`Watcher::restore`] and finds what an undisturbed one would have found.
 
+mod axis;
 pub mod backtest;
 mod cells;
 mod history;
