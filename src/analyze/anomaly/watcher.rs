@@ -29,7 +29,8 @@ pub struct Watcher {
 struct Known {
     recent: Recent,
     long: Option<Box<Long>>,
-    last: Option<Trace>,
+    /// In a box since most keys never had a moment.
+    last: Option<Box<Trace>>,
 }
 
 impl Watcher {
@@ -107,7 +108,7 @@ impl Watcher {
         };
         self.set(key, index, value);
         if let Some(moment) = &moment {
-            self.known(key).last = Some(moment.trace());
+            self.known(key).last = Some(Box::new(moment.trace()));
         }
         (score, moment)
     }
@@ -128,7 +129,7 @@ impl Watcher {
         for (window_start_ms, value) in windows {
             self.set(key, self.index(window_start_ms), value);
         }
-        self.known(key).last = last;
+        self.known(key).last = last.map(Box::new);
     }
 
     /// Forgets the keys of which no window beginning at `window_start_ms` or later would remember anything.
@@ -139,7 +140,7 @@ impl Watcher {
         let oldest = self.index(window_start_ms - self.history_span_ms().max(episode_ms));
         let slide_ms = self.slide_ms;
         self.keys.retain(|_, known| {
-            let last = known.last.map(|last| last.window_start_ms.div_euclid(slide_ms));
+            let last = known.last.as_ref().map(|last| last.window_start_ms.div_euclid(slide_ms));
             known.recent.newest().max(last).is_some_and(|newest| newest >= oldest)
         });
     }
@@ -177,7 +178,7 @@ impl Watcher {
         let Watch { detector, floor, direction, gap, minimum_history, .. } = &self.watch;
         let (slide_ms, length) = (self.slide_ms, self.recent_length());
         let known = self.keys.get_mut(key)?;
-        let episode = known.last.filter(|last| is_set_apart(known, last, index, slide_ms, length, *gap));
+        let episode = known.last.as_deref().filter(|last| is_set_apart(known, last, index, slide_ms, length, *gap));
         let is_ordinary = |at, value| {
             episode.is_none_or(|last| at < last.window_start_ms.div_euclid(slide_ms) || last.is_released_by(value))
         };
@@ -197,8 +198,8 @@ impl Watcher {
     /// The moment of a window over the threshold, unless it belongs to the episode of the last one.
     fn moment(&self, key: &Arc<str>, window_start_ms: i64, value: f64, score: Score) -> Option<Moment> {
         if let Some(known) = self.keys.get(key)
-            && let Some(last) = known.last
-            && self.is_one_episode(known, &last, window_start_ms)
+            && let Some(last) = &known.last
+            && self.is_one_episode(known, last, window_start_ms)
         {
             return None;
         }
