@@ -77,7 +77,18 @@ impl Watcher {
     /// Windows that begin more than so long before another have no say in its score.
     pub fn history_span_ms(&self) -> i64 {
         let periods = self.tail_rule.map_or(i64::from(self.watch.detector.baseline_periods()), |rule| rule.reach());
-        periods * self.stride * self.slide_ms
+        periods * self.period_ms()
+    }
+
+    /// Beyond this only windows that begin at a multiple of `period_ms` are looked at, so that a restore need not
+    /// read the others.
+    pub fn recent_span_ms(&self) -> i64 {
+        self.recent_length() * self.slide_ms
+    }
+
+    /// From one window to the next that does not overlap it.
+    pub fn period_ms(&self) -> i64 {
+        self.stride * self.slide_ms
     }
 
     /// A newly final window, and the moment that begins with it. Windows of one key come in order of their start;
@@ -119,7 +130,8 @@ impl Watcher {
         self.set(key, self.index(window_start_ms), value);
     }
 
-    /// What is known of a key after a start: its final windows within the span, and its last moment.
+    /// What is known of a key after a start: its final windows within the span before the next window, and its last
+    /// moment, however old.
     pub fn restore(
         &mut self,
         key: &Arc<str>,
@@ -136,7 +148,7 @@ impl Watcher {
     /// Changes no result; to be called now and then.
     pub fn forget_before(&mut self, window_start_ms: i64) {
         // An episode may be set apart for two baselines.
-        let episode_ms = self.watch.cooldown_ms.max(2 * self.recent_length() * self.slide_ms);
+        let episode_ms = self.watch.cooldown_ms.max(2 * self.recent_span_ms());
         let oldest = self.index(window_start_ms - self.history_span_ms().max(episode_ms));
         let slide_ms = self.slide_ms;
         self.keys.retain(|_, known| {
