@@ -1,9 +1,9 @@
 //! How many planted events are found, how soon, and how much is found that was not planted: printed by kind, detector,
 //! noise and level, and held to bounds.
 //!
-//! A window that ends within 30 s of an event's start, less than ten of which the watermark takes, holds 20 to 30 s
-//! of the event. So an event has a least size below which no detector of these windows could find it in 40 s without
-//! alarming on noise; it falls with the level, and is what `least` documents here and in the README.
+//! A window is known ten seconds after its end, so the last one that is known 40 s after an event's start holds 20 to
+//! 30 s of the event. Below some size, which falls with the level, no detector of such windows could tell those from
+//! noise: `least` is the size from which all must be found, the same that the module's header promises.
 
 use super::{
     super::{DetectorName, Watch, Watcher},
