@@ -7,11 +7,7 @@ use super::{
     lock::Lock,
     wire::Timestamp,
 };
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 const RECONNECT: Duration = Duration::from_millis(250);
 
@@ -42,9 +38,7 @@ impl Leader {
     pub(super) async fn new(store: Arc<Store>, lock: Lock) -> Result<Leader, StoreError> {
         let client = store.pool.get().await?;
         let job = &store.job.name;
-        let row = client
-            .query_one("SELECT epoch, flushes, watermark FROM analyze_jobs WHERE job = $1", &[job])
-            .await?;
+        let row = client.query_one("SELECT epoch, flushes, watermark FROM analyze_jobs WHERE job = $1", &[job]).await?;
         let epoch: i64 = row.get(0);
         if epoch != lock.epoch {
             return Err(fenced(&store, &lock, format!("now it is {epoch}")));
@@ -148,7 +142,10 @@ impl Leader {
             Ok(Attempt::Committed(flushed)) => flushed,
             Ok(Attempt::Refused) => return Err(self.refusal().await?),
             Ok(Attempt::Unknown(error)) => {
-                tracing::warn!(job = store.job.name, "the connection broke during a commit, asking what became of it: {error}");
+                tracing::warn!(
+                    job = store.job.name,
+                    "the connection broke during a commit, asking what became of it: {error}"
+                );
                 self.settle(error).await?
             }
             Err(error) => return Err(error.of_user(&store.user)),
@@ -206,7 +203,6 @@ impl Leader {
             detail: format!("{flushes} flushes are recorded, {} were made", self.flushes),
         }
     }
-
 }
 
 fn fenced(store: &Store, lock: &Lock, now: String) -> StoreError {

@@ -139,8 +139,7 @@ impl Store {
         drop(client);
         let upsert = rows::Upsert::new(&job.output, &table.name);
         let config = config.clone();
-        let store =
-            Store { config, job, settings, setup, pool, application, options, user, table, upsert, copy_rows };
+        let store = Store { config, job, settings, setup, pool, application, options, user, table, upsert, copy_rows };
         Ok(Arc::new(store))
     }
 
