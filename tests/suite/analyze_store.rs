@@ -8,7 +8,9 @@ mod views;
 
 use crate::harness::{Db, Test, block_on};
 use headwater::analyze::{
-    store::{DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Moment, Output, PartitionProgress, Settings, Store},
+    store::{
+        DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Moment, Output, PartitionProgress, Settings, Store,
+    },
     window::{Value, WindowRow},
 };
 use std::sync::Arc;
