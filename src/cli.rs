@@ -59,6 +59,10 @@ enum Command {
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
     Verify(VerifyArgs),
+    /// Try an anomaly detector on a series of your own, to choose a threshold.
+    ///
+    /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
+    Anomalies(AnomaliesArgs),
     /// Write realistic data to try things with.
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -82,6 +86,15 @@ struct ChatArgs {
     #[command(flatten)]
     options: generate::chat::Options,
     /// How the summary is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct AnomaliesArgs {
+    #[command(flatten)]
+    options: analyze::anomaly::backtest::Options,
+    /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -217,6 +230,13 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Generate(GenerateCommand::Chat(args)) => {
             generated(generate::chat::chat(args.options).await, args.format)
         }
+        Command::Anomalies(args) => match analyze::anomaly::backtest::run(&args.options) {
+            Ok(report) => {
+                print_result(&report, args.format);
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
         Command::Demo(options) => demo::run(options).await,
         Command::Reference => {
             print!("{}", reference_markdown());
