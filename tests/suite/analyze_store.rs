@@ -24,6 +24,7 @@ pub fn chat() -> Job {
     let measure = |column: &str, kind, is_nullable| Measure { column: column.to_owned(), kind, is_nullable };
     Job {
         name: "chat".to_owned(),
+        declaration: "as shipped".to_owned(),
         output: Output {
             schema: None,
             table: "chat_summary_minute".to_owned(),
