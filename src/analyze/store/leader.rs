@@ -38,7 +38,9 @@ impl Leader {
     pub(super) async fn new(store: Arc<Store>, lock: Lock) -> Result<Leader, StoreError> {
         let client = store.pool.get().await?;
         let job = &store.job.name;
-        let row = client.query_one("SELECT epoch, flushes, watermark, declaration FROM analyze_jobs WHERE job = $1", &[job]).await?;
+        let row = client
+            .query_one("SELECT epoch, flushes, watermark, declaration FROM analyze_jobs WHERE job = $1", &[job])
+            .await?;
         let epoch: i64 = row.get(0);
         if epoch != lock.epoch {
             return Err(fenced(&store, &lock, format!("now it is {epoch}")));
