@@ -34,11 +34,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// How log lines on stderr look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, display_order = 1_000)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter such as `headwater::land=debug`.
     /// The variable HEADWATER_LOG sets it too.
-    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true)]
+    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true, display_order = 1_001)]
     log: String,
 }
 

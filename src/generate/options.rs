@@ -1,15 +1,19 @@
 //! The command line of `headwater generate orders`.
 
-use super::{Bulk, GenerateError, Job, Live, Mode, Progress, Show, target::ConfigFile};
+use super::{
+    Bulk, GenerateError, Job, Live, Mode, Progress, Show,
+    target::{ConfigFile, TARGET, target_group},
+};
 use crate::config::model::{Postgres, Secret, TlsMode};
 use std::{io::IsTerminal, str::FromStr};
 use tokio::sync::watch;
 use tokio_postgres::config::{Host, SslMode};
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = target_group())]
 pub struct Options {
     /// The database: postgres://user:password@host:port/database
-    #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", group = TARGET)]
     pub url: Option<String>,
     #[command(flatten)]
     pub file: ConfigFile,

@@ -7,10 +7,18 @@ use crate::config::{
 };
 use std::path::PathBuf;
 
+/// The arguments that say where to: an address or a file.
+pub(super) const TARGET: &str = "target";
+
+/// One of them is given, and only one.
+pub(super) fn target_group() -> clap::ArgGroup {
+    clap::ArgGroup::new(TARGET).required(true).multiple(false)
+}
+
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigFile {
     /// A configuration file whose postgres or kafka section says how to connect.
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", group = TARGET)]
     pub config: Option<PathBuf>,
     /// Whose section, where the file has several tenants.
     #[arg(long, value_name = "NAME", requires = "config")]

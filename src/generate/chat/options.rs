@@ -3,7 +3,10 @@
 use super::{CHAT_TOPIC, DayShape, Job, Pace, Plant, Progress, Settings, VIEWER_TOPIC, Volume};
 use crate::{
     config::model::{Compression, Kafka},
-    generate::{GenerateError, Show, target::ConfigFile},
+    generate::{
+        GenerateError, Show,
+        target::{ConfigFile, TARGET, target_group},
+    },
 };
 use std::{
     io::IsTerminal,
@@ -13,9 +16,10 @@ use std::{
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = target_group())]
 pub struct Options {
     /// The brokers, without TLS and passwords: host:port[,host:port]. For others give a file.
-    #[arg(long, value_name = "BROKERS", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "BROKERS", group = TARGET)]
     pub brokers: Option<String>,
     #[command(flatten)]
     pub file: ConfigFile,
