@@ -17,6 +17,9 @@ pub struct Options {
     pub url: Option<String>,
     #[command(flatten)]
     pub file: ConfigFile,
+    /// Whose section of the file, where it has several tenants.
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "url")]
+    pub tenant: Option<String>,
     /// Made where it is missing; odd names are quoted.
     #[arg(long, default_value = "orders")]
     pub table: String,
@@ -71,7 +74,7 @@ impl Options {
     pub(super) fn job(self, shutdown: watch::Receiver<bool>) -> Result<Job, GenerateError> {
         let postgres = match &self.url {
             Some(url) => postgres_of_url(url)?,
-            None => self.file.postgres()?,
+            None => self.file.postgres(self.tenant.as_deref())?,
         };
         let mode = match self.bulk {
             Some(rows) => Mode::Bulk(Bulk { rows, days: self.days, transaction_rows: self.transaction_rows }),

@@ -23,6 +23,9 @@ pub struct Options {
     pub brokers: Option<String>,
     #[command(flatten)]
     pub file: ConfigFile,
+    /// Whose section of the file, where it has several tenants.
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "brokers")]
+    pub tenant: Option<String>,
     /// Messages, keyed by stream.
     #[arg(long, default_value = CHAT_TOPIC, value_name = "TOPIC")]
     pub chat_topic: String,
@@ -111,7 +114,7 @@ impl Options {
     pub(super) fn job(self, shutdown: watch::Receiver<bool>) -> Result<Job, GenerateError> {
         let mut kafka = match &self.brokers {
             Some(brokers) => Kafka::plaintext(brokers),
-            None => self.file.kafka()?,
+            None => self.file.kafka(self.tenant.as_deref())?,
         };
         kafka.create_topics &= !self.no_create;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
