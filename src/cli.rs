@@ -58,7 +58,7 @@ enum Command {
     Verify(VerifyArgs),
     /// Write realistic data to try things with.
     #[command(subcommand)]
-    Generate(GenerateCommand),
+    Generate(Box<GenerateCommand>),
     /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
     Demo(demo::Options),
     /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
@@ -209,10 +209,10 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Land(args) => run_stages(args, false, true).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(options)) => generated(generate::orders(options).await, Format::Text),
-        Command::Generate(GenerateCommand::Chat(args)) => {
-            generated(generate::chat::chat(args.options).await, args.format)
-        }
+        Command::Generate(command) => match *command {
+            GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
+            GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
+        },
         Command::Demo(options) => demo::run(options).await,
         Command::Reference => {
             print!("{}", reference_markdown());

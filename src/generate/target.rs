@@ -49,6 +49,7 @@ impl ConfigFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const SECTIONS: &str =
         "postgres: {host: h, db: '{tenant}', user: u, table: t}\nkafka: {brokers: 'k:9092', topic: '{tenant}'}\n";
@@ -59,8 +60,8 @@ mod tests {
         path
     }
 
-    fn found(path: &PathBuf, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
-        ConfigFile { config: Some(path.clone()) }.pipeline(tenant)
+    fn found(path: &Path, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
+        ConfigFile { config: Some(path.to_owned()) }.pipeline(tenant)
     }
 
     #[test]
