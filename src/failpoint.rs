@@ -32,6 +32,10 @@ pub const ALL: &[&str] = &[
     "land.mid_rename",
     "land.after_rename",
     "land.after_done",
+    "analyze.before_begin",
+    "analyze.mid_transaction",
+    "analyze.before_commit",
+    "analyze.after_commit",
 ];
 
 #[derive(Clone, Copy, PartialEq)]

@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL: TLS, session settings, quoting, and errors that name their cure.
 
 pub mod catalogue;
+pub mod pool;
 
 use crate::config::model::{Postgres, TlsMode};
 use openssl::ssl::{ErrorCode, SslConnector, SslMethod, SslVerifyMode};
@@ -22,6 +23,8 @@ pub enum PostgresError {
     CaFile { path: String, source: openssl::error::ErrorStack },
     #[error("table {table} does not exist or is not in the search path of the role; check postgres.schema")]
     NoTable { table: String },
+    #[error("none of the {size} connections to PostgreSQL at {address} came free within {timeout_ms} ms")]
+    PoolExhausted { address: String, size: usize, timeout_ms: u64 },
     #[error("PostgreSQL: {}", chain(.0))]
     Query(#[from] tokio_postgres::Error),
 }
@@ -30,7 +33,9 @@ impl PostgresError {
     /// Whether waiting may cure it: the server is away or starting, rather than refusing us.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            PostgresError::Unreachable { .. } | PostgresError::Timeout { .. } => true,
+            PostgresError::Unreachable { .. } | PostgresError::Timeout { .. } | PostgresError::PoolExhausted { .. } => {
+                true
+            }
             PostgresError::Query(error) => error.is_closed() || error.code().is_some_and(is_unavailable_code),
             _ => false,
         }
@@ -57,18 +62,25 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
+const APPLICATION: &str = "headwater";
 const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// Opens one connection and pins its session settings, so that text forms do not depend on the
 /// server's or the role's defaults. The connection ends when the client is dropped.
 pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
-    connect_with(config, PINNED).await
+    connect_with(config, APPLICATION, PINNED).await
+}
+
+/// The same under another name in `pg_stat_activity` and with further session settings, such as
+/// `-c idle_session_timeout=7s`, which win over the pinned ones.
+pub async fn connect_as(config: &Postgres, application: &str, options: &str) -> Result<Client, PostgresError> {
+    connect_with(config, application, &format!("{PINNED} {options}")).await
 }
 
 /// The time zone that sessions of other roles have in this database, unless they set their own. Asked on
 /// a connection of its own, since a pinned setting hides it. `None` where this role's own setting does.
 pub async fn default_time_zone(config: &Postgres) -> Result<Option<String>, PostgresError> {
-    let client = connect_with(config, "").await?;
+    let client = connect_with(config, APPLICATION, "").await?;
     let row = client
         .query_one(
             "SELECT setting, source IN ('user', 'database user', 'client', 'session') FROM pg_settings WHERE name = 'TimeZone'",
@@ -78,15 +90,14 @@ pub async fn default_time_zone(config: &Postgres) -> Result<Option<String>, Post
     Ok(if row.get(1) { None } else { Some(row.get(0)) })
 }
 
-async fn connect_with(config: &Postgres, options: &str) -> Result<Client, PostgresError> {
-    let address = format!("{}:{}", config.host, config.port);
+fn settings(config: &Postgres, application: &str, options: &str) -> tokio_postgres::Config {
     let mut settings = tokio_postgres::Config::new();
     settings
         .host(&config.host)
         .port(config.port)
         .dbname(&config.db)
         .user(&config.user)
-        .application_name("headwater")
+        .application_name(application)
         .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
         .keepalives_idle(Duration::from_secs(10))
         .keepalives_interval(Duration::from_secs(5))
@@ -101,6 +112,12 @@ async fn connect_with(config: &Postgres, options: &str) -> Result<Client, Postgr
     if let Some(password) = &config.password {
         settings.password(password.reveal());
     }
+    settings
+}
+
+async fn connect_with(config: &Postgres, application: &str, options: &str) -> Result<Client, PostgresError> {
+    let address = format!("{}:{}", config.host, config.port);
+    let settings = settings(config, application, options);
     let attempt = async {
         match config.tls_mode {
             TlsMode::Disable => {

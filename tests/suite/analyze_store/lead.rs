@@ -1,0 +1,155 @@
+//! One instance leads, the others stand by; a leader that is dead, cut off or stopped is replaced.
+
+use super::{NOON_MS, chat, everything, flush_of, full_flush, lead, open, window};
+use crate::harness::{DEADLINE, Test, block_on, eventually, proxy::Direction};
+use headwater::{
+    analyze::store::{Leader, Settings, Store},
+    config::model::Postgres,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+/// The design's bound on how long nobody leads.
+const TAKEOVER: Duration = Duration::from_secs(15);
+
+/// The leader's lock: that of this database, for the tests share a server.
+const LOCK: &str = "FROM pg_locks JOIN pg_database d ON d.oid = database
+    WHERE locktype = 'advisory' AND d.datname = current_database()";
+
+/// Waits for leadership on a thread of its own; gives the leader and whom it was told of.
+fn stand_by(store: Arc<Store>) -> (std::thread::JoinHandle<Leader>, Arc<Mutex<Vec<String>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let telling = told.clone();
+    let waiting = std::thread::spawn(move || {
+        block_on(store.lead(|holder| telling.lock().unwrap().push(holder.to_string()))).expect("leadership")
+    });
+    let heard = told.clone();
+    eventually(DEADLINE, "the standby knows who leads", || !heard.lock().unwrap().is_empty());
+    (waiting, told)
+}
+
+#[test]
+fn a_standby_knows_who_leads_and_takes_over_at_once_from_one_that_leaves() {
+    let test = Test::new();
+    let store = open(&test);
+    let leader = lead(&store);
+    let (waiting, told) = stand_by(open(&test));
+    let backend = test.db().value(&format!("SELECT pid {LOCK}"));
+    let holder = told.lock().unwrap()[0].clone();
+    assert!(holder.contains(&format!("process {}", std::process::id())) && holder.contains(&backend), "{holder}");
+    let start = Instant::now();
+    block_on(leader.release());
+    let leader = waiting.join().unwrap();
+    assert_eq!(leader.epoch(), 2);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn jobs_and_schemas_do_not_stand_in_each_others_way() {
+    let test = Test::new();
+    test.db().execute("CREATE SCHEMA \"other place\"");
+    let store = open(&test);
+    let settings = Settings { schema: Some("other place".to_owned()), ..Settings::default() };
+    let elsewhere = block_on(Store::open(&test.postgres, chat(), settings)).unwrap();
+    let mut job = chat();
+    job.name = "chat 'of\" others".to_owned();
+    let other = block_on(Store::open(&test.postgres, job, Settings::default())).unwrap();
+    let leaders = [lead(&store), lead(&elsewhere), lead(&other)];
+    assert_eq!(leaders.map(|leader| leader.epoch()), [1, 1, 1]);
+}
+
+#[test]
+fn a_leader_whose_session_is_ended_is_replaced() {
+    let test = Test::new();
+    let store = open(&test);
+    let mut former = lead(&store);
+    block_on(former.flush(&full_flush(100))).unwrap();
+    let (waiting, _) = stand_by(open(&test));
+    let start = Instant::now();
+    test.db().execute(&format!("SELECT pg_terminate_backend(pid) {LOCK}"));
+    let mut leader = waiting.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let before = everything(&test.db());
+    assert!(block_on(former.flush(&full_flush(200))).unwrap_err().is_over());
+    assert_eq!(everything(&test.db()), before);
+    let reason = block_on(former.lost());
+    assert!(reason.contains("terminating connection") || reason.contains("closed"), "{reason}");
+    block_on(leader.flush(&full_flush(150))).unwrap();
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_replaced_and_knows_it() {
+    let test = Test::new();
+    let proxy = test.postgres_proxy();
+    let behind = Postgres { port: proxy.port(), ..test.postgres.clone() };
+    let store = block_on(Store::open(&behind, chat(), Settings::default())).unwrap();
+    let mut former = lead(&store);
+    block_on(former.flush(&full_flush(100))).unwrap();
+    let (waiting, _) = stand_by(open(&test));
+    let start = Instant::now();
+    // To both sides the line is just silent, as it is to the server when the process is stopped.
+    proxy.silence(Direction::ToServer);
+    proxy.silence(Direction::ToClient);
+    let lost = former.lost();
+    let flushing = std::thread::spawn(move || (block_on(former.flush(&full_flush(200))), former));
+    let mut leader = waiting.join().unwrap();
+    let taken = start.elapsed();
+    assert!(taken < TAKEOVER, "{taken:?}");
+    let reason = block_on(lost);
+    let (result, mut former) = flushing.join().unwrap();
+    assert!(result.unwrap_err().is_over());
+    println!("replaced after {taken:?}; lost by: {reason}");
+    block_on(leader.flush(&full_flush(150))).unwrap();
+    let before = everything(&test.db());
+    proxy.restore();
+    assert!(block_on(former.flush(&full_flush(200))).unwrap_err().is_over());
+    drop(former);
+    assert_eq!(everything(&test.db()), before, "what the silence held back changes nothing");
+}
+
+#[test]
+fn a_former_leader_stopped_within_a_flush_does_not_hold_up_the_next() {
+    let test = Test::new();
+    let store = open(&test);
+    let mut first = lead(&store);
+    block_on(first.flush(&flush_of(vec![window("s1", NOON_MS, 1)], 1))).unwrap();
+    block_on(first.release());
+    // Its session holds the job's row and waits for a client that says nothing, in the midst of a COPY,
+    // where the server's time limit for idle transactions does not count.
+    let stopped = test.db();
+    stopped.execute(
+        "SET application_name = 'headwater analyze chat'; CREATE TEMPORARY TABLE t (n int);
+         BEGIN; UPDATE analyze_jobs SET flushes = flushes + 1",
+    );
+    let copy = block_on(stopped.client.copy_in::<_, bytes::Bytes>("COPY t FROM STDIN")).unwrap();
+    let start = Instant::now();
+    let second = lead(&store);
+    assert_eq!(second.epoch(), 2);
+    assert!(start.elapsed() < TAKEOVER, "{:?}", start.elapsed());
+    drop(copy);
+    assert_eq!(test.db().value("SELECT flushes FROM analyze_jobs"), "1");
+}
+
+#[test]
+fn windows_under_way_are_not_gone_on_with_under_another_declaration() {
+    let test = Test::new();
+    let otherwise = || {
+        let job = headwater::analyze::store::Job { declaration: "otherwise".to_owned(), ..chat() };
+        block_on(Store::open(&test.postgres, job, Settings::default())).expect("the store")
+    };
+    // Before the first flush there is nothing that could be spoilt.
+    block_on(lead(&open(&test)).release());
+    block_on(lead(&otherwise()).release());
+    let mut leader = lead(&otherwise());
+    block_on(leader.flush(&full_flush(1))).expect("a flush");
+    block_on(leader.release());
+    let refused = block_on(open(&test).lead(|_| {})).err().expect("a refusal").to_string();
+    for words in ["then otherwise", "now as shipped", "DELETE FROM analyze_jobs WHERE job = 'chat'"] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    let mut leader = lead(&otherwise());
+    block_on(leader.flush(&full_flush(2))).expect("the former declaration goes on");
+    block_on(leader.release());
+}
