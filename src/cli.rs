@@ -35,11 +35,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// How log lines on stderr look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, display_order = 1_000)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter such as `headwater::land=debug`.
     /// The variable HEADWATER_LOG sets it too.
-    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true)]
+    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true, display_order = 1_001)]
     log: String,
 }
 
@@ -65,7 +65,7 @@ enum Command {
     Anomalies(AnomaliesArgs),
     /// Write realistic data to try things with.
     #[command(subcommand)]
-    Generate(GenerateCommand),
+    Generate(Box<GenerateCommand>),
     /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
     Demo(demo::Options),
     /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
@@ -226,10 +226,10 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Analyze(args) => run_stages(args, Stages { analyze: true, ..Stages::default() }).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(options)) => generated(generate::orders(options).await, Format::Text),
-        Command::Generate(GenerateCommand::Chat(args)) => {
-            generated(generate::chat::chat(args.options).await, args.format)
-        }
+        Command::Generate(command) => match *command {
+            GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
+            GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
+        },
         Command::Anomalies(args) => match analyze::anomaly::backtest::run(&args.options) {
             Ok(report) => {
                 print_result(&report, args.format);
