@@ -6,6 +6,8 @@ mod lead;
 mod setup;
 mod views;
 
+pub use flush::{AFTER, BEFORE, CommitProxy};
+
 use crate::harness::{Db, Test, block_on};
 use headwater::analyze::{
     store::{

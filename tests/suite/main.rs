@@ -1,5 +1,7 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
+mod analyze;
+mod analyze_store;
 mod autumn;
 mod certificates;
 mod chunks;
