@@ -6,6 +6,7 @@ use super::{
     window::{self, Declaration, Plan, PlanError},
 };
 use crate::config::model::{self, Function, Job};
+use serde_json::json;
 
 /// About so many rows are handed to PostgreSQL at once.
 const FLUSH_ROWS: usize = 20_000;
@@ -36,6 +37,28 @@ pub fn plan(job: &Job) -> Result<Plan, PlanError> {
             })
             .collect(),
     })
+}
+
+/// All that the content of a window depends on, as JSON. What only says when a row is written is left out.
+pub fn fingerprint(job: &Job) -> String {
+    let inputs: Vec<_> = job
+        .inputs
+        .iter()
+        .map(|input| json!([input.topic, input.key, input.timestamp, input.id, input.tokens]))
+        .collect();
+    let measures: Vec<_> =
+        job.measures.iter().map(|measure| json!([measure.column, measure.input, measure.function])).collect();
+    json!({
+        "table": job.table,
+        "window_ms": job.window_ms,
+        "slide_ms": job.slide_ms,
+        "allowed_lateness_ms": job.allowed_lateness_ms,
+        "join": job.join,
+        "emote_sentiment": job.emote_sentiment,
+        "inputs": inputs,
+        "measures": measures,
+    })
+    .to_string()
 }
 
 fn function(function: &Function) -> window::Function {

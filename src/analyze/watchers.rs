@@ -10,6 +10,8 @@ use crate::config::model::Job;
 use futures_util::TryStreamExt;
 use std::sync::Arc;
 
+/// An episode that lasts for longer has become what is usual.
+const EPISODE_MS: i64 = 86_400_000;
 /// Keys that are no longer seen are looked for once in so many flushes.
 const FORGET_FLUSHES: u32 = 100;
 
@@ -34,7 +36,7 @@ impl Watchers {
     /// Reads back what a former process knew: the final windows of the spans that the watches look at,
     /// below the stored watermark, and each key's last moments.
     pub async fn restore(&mut self, job: &Job, store: &Store, watermark_ms: i64) -> Result<(), StoreError> {
-        let spans = self.watchers.iter().map(|(_, watcher)| watcher.history_span_ms().max(watcher.watch().cooldown_ms));
+        let spans = self.watchers.iter().map(|(_, watcher)| watcher.history_span_ms());
         let Some(span_ms) = spans.max() else { return Ok(()) };
         let since_ms = watermark_ms.saturating_sub(span_ms + job.window_ms + job.slide_ms);
         let columns: Vec<&str> = self.watchers.iter().map(|(_, watcher)| watcher.watch().measure.as_str()).collect();
@@ -44,14 +46,14 @@ impl Watchers {
                 watcher.revise(&row.key, row.start_ms, number(value));
             }
         }
-        for last in store.last_moments(since_ms).await? {
+        // A moment counts until its episode is over, which may be long after it began.
+        for last in store.last_moments(since_ms.saturating_sub(EPISODE_MS)).await? {
             let key: Arc<str> = last.key.as_str().into();
             let is_it = |watcher: &Watcher| {
                 watcher.watch().moment_type == last.moment_type && watcher.watch().measure == last.metric
             };
             for (_, watcher) in self.watchers.iter_mut().filter(|(_, watcher)| is_it(watcher)) {
-                let trace =
-                    Trace::new(last.window_start_ms, last.value, last.baseline, last.score, last.threshold);
+                let trace = Trace::new(last.window_start_ms, last.value, last.baseline, last.score, last.threshold);
                 watcher.restore(&key, [], Some(trace));
             }
         }

@@ -172,7 +172,7 @@ async fn move_partitions(
     flush: &Flush,
     expected: &Expected<'_>,
 ) -> Result<(), StoreError> {
-    let (mut moved, mut new): (Vec<(&PartitionProgress, i64)>, Vec<(&PartitionProgress, i64)>) = Default::default();
+    let (mut moved, mut new) = (Vec::new(), Vec::new());
     for progress in &flush.partitions {
         match expected.next_offsets.get(&(progress.topic.clone(), progress.partition)) {
             Some(previous) => moved.push((progress, *previous)),

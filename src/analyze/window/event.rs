@@ -63,7 +63,8 @@ pub enum Added {
     Late,
     /// Its id is already in an open window.
     Duplicate,
-    /// Its timestamp is further ahead of the clock than `max_future`. It is in no window.
+    /// Its timestamp is further ahead of the clock than `max_future`. It is in no window. The clock is that of
+    /// the reading: where a restart reads it again, and the clock has come nearer, it does count.
     Future,
     /// A flush before has vouched for it, or the engine has seen its offset: nothing to count or report.
     /// If its pane is open it has taken its place there again.

@@ -94,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn windows_and_panes_agree(size in 1..200_i64, slide in 1..200_i64, lateness in 0..50_i64, time in -2_000..2_000_i64) {
-            prop_assume!(slide <= size);
+            let (size, slide) = (size.max(slide), size.min(slide));
             let grid = Grid::new(size, slide, lateness);
             let pane = grid.pane_at(time);
             let holding: Vec<i64> = (-4_200..4_200)

@@ -12,7 +12,8 @@
 //! the least over partitions that are not idle, and never falls. A window is final when the watermark
 //! reaches its end, and closes `allowed_lateness` later; in between, late events make revisions. The
 //! watermark is judged at each event, not at each flush: of a window that has closed but is not yet
-//! flushed, the row is made before a later event enters its panes.
+//! flushed, the row is made before a later event enters its panes. Only where more rows would come due
+//! than one flush may hold does the watermark wait for the flush, and events are late the later.
 //!
 //! **Late events.** [`Added::Late`] is an event that no window takes: counted, it is one event.
 //! [`Added::PartlyLate`] is in the windows still open. Both are listed by each closed window that misses

@@ -260,7 +260,7 @@ fn in_log_order(case: &Case) -> Vec<(usize, usize, Record)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(600)))]
 
     #[test]
     fn any_interleaving_and_any_flushes_equal_the_recomputation(case in case(3, true, false)) {

@@ -135,6 +135,25 @@ fn a_final_window_is_written_again_only_with_a_new_late_event_and_then_whole() {
 }
 
 #[test]
+fn a_late_event_that_comes_before_the_replay_is_over_is_still_a_revision() {
+    let mut engine = resume(sliding(100), progress(100, &[(4, 4), (7, 8)]));
+    let (first, second) = (engine.partition(0, 0, 0), engine.partition(0, 1, 0));
+    assert_eq!(add(&mut engine, first, 4, 41, ""), Added::Counted);
+    assert_eq!(add(&mut engine, second, 7, 42, ""), Added::Replayed);
+    let flush = engine.take_flush(false).unwrap();
+    assert_eq!(flush.rows.len(), 6);
+    assert!(flush.rows.iter().all(|row| row.is_final && row.values[0] == Value::Integer(2)));
+}
+
+#[test]
+fn an_input_that_is_no_longer_declared_holds_nothing_up() {
+    let mut stored = progress(100, &[(4, 9)]).unwrap();
+    stored.partitions[0].input = 2;
+    let mut engine = resume(sliding(0), Some(stored));
+    assert!(!engine.is_replaying() && engine.take_flush(false).is_some());
+}
+
+#[test]
 fn a_copy_behind_the_stored_offset_is_known_by_the_replay() {
     let mut engine = resume(sliding(0), progress(50, &[(4, 6)]));
     let source = engine.partition(0, 0, 0);
