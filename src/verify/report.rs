@@ -1,6 +1,9 @@
 //! What verify found, for programs and for people.
 
-use super::{progress::grouped, windows::report::{JobCounts, JobReport}};
+use super::{
+    progress::grouped,
+    windows::report::{JobCounts, JobReport},
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -207,7 +210,8 @@ mod tests {
 
     #[test]
     fn only_failures_fail() {
-        let ok = |counts: Counts, strict| Report::new("p", vec![table(Counts::default()), table(counts)], vec![], strict).ok;
+        let ok =
+            |counts: Counts, strict| Report::new("p", vec![table(Counts::default()), table(counts)], vec![], strict).ok;
         assert!(ok(Counts::default(), true));
         let harmless = Counts { changed_in_place_count: 3, expired_count: 1, unknown_fields: 1, ..Counts::default() };
         assert!(ok(harmless, true));

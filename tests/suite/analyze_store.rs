@@ -10,9 +10,8 @@ pub use flush::{AFTER, BEFORE, CommitProxy};
 
 use crate::harness::{Db, Test, block_on};
 use headwater::analyze::{
-    store::{
-        DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Moment, Output, PartitionProgress, Settings, Store,
-    },
+    anomaly::Moment,
+    store::{DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Output, PartitionProgress, Settings, Store},
     window::{Value, WindowRow},
 };
 use std::sync::Arc;

@@ -130,7 +130,8 @@ impl Comparison<'_> {
         let certain: Vec<i64> =
             row.events.iter().zip(&row.uncertain).map(|(all, open)| all.saturating_sub(*open) as i64).collect();
         let inputs = || (0..self.spec.inputs()).filter(|input| row.events[*input] > 0);
-        let is_excused = inputs().filter(|input| is_deciding(*input)).all(|input| certain[input] <= scene.listed[input]);
+        let is_excused =
+            inputs().filter(|input| is_deciding(*input)).all(|input| certain[input] <= scene.listed[input]);
         let events: Vec<String> =
             inputs().map(|input| format!("{} of {}", row.events[input], self.topics[input])).collect();
         let what = format!("missing; its events: {}", events.join(", "));
@@ -151,8 +152,7 @@ impl Comparison<'_> {
         let mut wrong = self.fixed_columns(row, stored);
         let mut open = Vec::new();
         let mut by_late = false;
-        let lacking: Vec<Option<i64>> =
-            (0..self.spec.inputs()).map(|input| self.lacking(row, stored, input)).collect();
+        let lacking: Vec<Option<i64>> = (0..self.spec.inputs()).map(|input| self.lacking(row, stored, input)).collect();
         for (input, count) in lacking.iter().enumerate() {
             scene.lacking[input] += count.unwrap_or(0);
             scene.uncertain[input] += row.uncertain[input] as i64;
@@ -278,9 +278,7 @@ fn is_equal(one: &Cell, other: &Cell, is_estimate: bool) -> bool {
 /// Whether a value can come of so many events less, or (`either_way`) of others.
 fn is_within(recomputed: &Cell, stored: &Cell, events: i64, either_way: bool) -> bool {
     match (recomputed, stored) {
-        (Cell::Integer(one), Cell::Integer(other)) => {
-            (one - other).abs() <= events && (either_way || other <= one)
-        }
+        (Cell::Integer(one), Cell::Integer(other)) => (one - other).abs() <= events && (either_way || other <= one),
         (Cell::Counts(one), Cell::Counts(other)) => {
             either_way || other.iter().all(|(name, count)| one.get(name).is_some_and(|all| count <= all))
         }

@@ -6,11 +6,7 @@
 //! not tell for sure which one it was, or whether the first window was still open; such events are
 //! marked, and the rows they may be in are compared less strictly.
 
-use super::{
-    event::Event,
-    spec::Spec,
-    spill::Line,
-};
+use super::{event::Event, spec::Spec, spill::Line};
 use crate::verify::entry::SpillError;
 use std::{collections::HashMap, path::Path};
 
@@ -134,10 +130,7 @@ impl Copies {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::spec::tests::job,
-        *,
-    };
+    use super::{super::spec::tests::job, *};
     use crate::config::model::Function;
 
     /// Events as (time in s, partition, offset, id), given back with their fates.

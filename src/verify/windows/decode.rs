@@ -181,7 +181,13 @@ impl<'a> Decoder<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::spec::{Spec, tests::{field, job}}, *};
+    use super::{
+        super::spec::{
+            Spec,
+            tests::{field, job},
+        },
+        *,
+    };
     use crate::{
         analyze::sentiment::Options,
         config::model::{Function, Tokens},

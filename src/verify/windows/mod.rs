@@ -228,11 +228,8 @@ impl JobUnit {
             let now_ms = event.as_ref().map_or(i64::MAX, |event| event.at_ms);
             while let Some((event, fate)) = copies.pop_before(now_ms)? {
                 progress.row();
-                let count = if fate.is_counted() {
-                    &mut findings.counts.events
-                } else {
-                    &mut findings.counts.duplicate_events
-                };
+                let count =
+                    if fate.is_counted() { &mut findings.counts.events } else { &mut findings.counts.duplicate_events };
                 *count += 1;
                 recompute.push(event, fate, &mut |window| walk.window(window, findings))?;
             }

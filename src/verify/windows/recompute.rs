@@ -70,12 +70,20 @@ const POSITIVE_STEPS: i32 = 500;
 /// What a key has in the window, of one column.
 enum State {
     Nothing,
-    Sum { steps: i128, values: u64 },
+    Sum {
+        steps: i128,
+        values: u64,
+    },
     /// Numbers by [`sortable`], each as often as it is there.
     Numbers(BTreeMap<u64, u64>),
     Different(HashMap<u64, u64>),
     Tally(HashMap<String, u64>),
-    Scores { steps: i64, values: u64, positive: u64, negative: u64 },
+    Scores {
+        steps: i64,
+        values: u64,
+        positive: u64,
+        negative: u64,
+    },
 }
 
 struct Key {

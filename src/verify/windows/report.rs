@@ -217,7 +217,8 @@ mod tests {
         let counts = JobCounts { windows: 1_200, rows: 24_000, events: 9, ..JobCounts::default() };
         let report = JobReport { job: "chat".to_owned(), table: "t".to_owned(), counts, ..JobReport::default() };
         let text = report.to_string();
-        let line = "job chat → t: 1,200 windows, 24,000 rows, 9 events, 0 late, 0 duplicates, 0 dead letters, 0 moments";
+        let line =
+            "job chat → t: 1,200 windows, 24,000 rows, 9 events, 0 late, 0 duplicates, 0 dead letters, 0 moments";
         assert_eq!(text, format!("{line} (0.0 s)\n"));
     }
 

@@ -3,8 +3,8 @@
 use super::event::{Event, Order};
 use crate::verify::entry::{SpillError, unnamed_file};
 use std::{
-    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     cmp::Reverse,
+    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -27,8 +27,7 @@ struct Place {
 
 impl Place {
     fn new(directory: &Path) -> Result<Place, SpillError> {
-        let file =
-            unnamed_file(directory).map_err(|source| SpillError::File { path: directory.to_owned(), source })?;
+        let file = unnamed_file(directory).map_err(|source| SpillError::File { path: directory.to_owned(), source })?;
         Ok(Place { directory: directory.to_owned(), file })
     }
 

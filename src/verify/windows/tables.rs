@@ -138,7 +138,8 @@ impl<'a> Tables<'a> {
         let question = format!("SELECT {} FROM analyze_jobs WHERE job = $1", us("watermark"));
         let Some(row) = self.client.query_opt(&question, &[id]).await? else { return Ok(None) };
         let watermark_us: Option<i64> = row.try_get(0)?;
-        let mut progress = Progress { watermark_ms: watermark_us.map(|us| us.div_euclid(1_000)), ..Progress::default() };
+        let mut progress =
+            Progress { watermark_ms: watermark_us.map(|us| us.div_euclid(1_000)), ..Progress::default() };
         let question = "SELECT topic, partition, topic_id, next_offset FROM analyze_partitions WHERE job = $1";
         for row in self.client.query(question, &[id]).await? {
             let (topic, number) = (row.try_get(0)?, row.try_get(1)?);

@@ -135,7 +135,8 @@ impl Topics<'_> {
                     let what = format!("a dead letter ({}), but the record is an event", letter.reason);
                     self.findings.add(Kind::Unexpected, event.key.clone(), place, what);
                 } else if self.is_too_new(&event, self.now_ms) {
-                    let what = format!("no dead letter, but the time is more than {} ms ahead", self.spec.max_future_ms);
+                    let what =
+                        format!("no dead letter, but the time is more than {} ms ahead", self.spec.max_future_ms);
                     self.findings.add(Kind::Missing, event.key, place, what);
                     return Ok(());
                 }
@@ -166,7 +167,8 @@ impl Topics<'_> {
     fn refused(&mut self, letter: &Letter, reason: Reason, record: &Record<'_>, place: String) {
         *self.findings.counts.dead_letters.entry(reason.name().to_owned()).or_default() += 1;
         let wrong: Vec<String> = [
-            (letter.reason != reason.name()).then(|| format!("error_reason is {}, not {}", letter.reason, reason.name())),
+            (letter.reason != reason.name())
+                .then(|| format!("error_reason is {}, not {}", letter.reason, reason.name())),
             (letter.payload.as_deref() != record.payload()).then(|| "raw_payload has other bytes".to_owned()),
             (letter.key.as_deref() != record.key()).then(|| "key has other bytes".to_owned()),
         ]

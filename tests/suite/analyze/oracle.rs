@@ -96,7 +96,13 @@ pub struct Expected {
 impl<'a> Oracle<'a> {
     pub fn new(chat: &'a [Message], viewer: &'a [Message]) -> Self {
         let now_ms = chrono::Utc::now().timestamp_millis();
-        Oracle { chat, viewer, future_from_ms: now_ms + 3_600_000, met_watermark: HashMap::new(), not_events: &|_| false }
+        Oracle {
+            chat,
+            viewer,
+            future_from_ms: now_ms + 3_600_000,
+            met_watermark: HashMap::new(),
+            not_events: &|_| false,
+        }
     }
 
     /// Each event counts in each of its windows, but for copies of an id and for what came late.
@@ -167,7 +173,8 @@ fn row(chat: &[Event], viewer: &[Event], span: Span) -> Row {
             _ => None,
         })
         .collect();
-    let scores: Vec<f64> = chat.iter().filter_map(|event| text(event, "message")).map(|line| sentiment(&line)).collect();
+    let scores: Vec<f64> =
+        chat.iter().filter_map(|event| text(event, "message")).map(|line| sentiment(&line)).collect();
     let mut emotes: BTreeMap<String, i64> = BTreeMap::new();
     chat.iter().flat_map(emotes_of).for_each(|emote| *emotes.entry(emote).or_default() += 1);
     let mut ranked: Vec<(&String, &i64)> = emotes.iter().collect();
@@ -236,9 +243,12 @@ pub fn differences(found: &Rows, expected: &Rows) -> Vec<String> {
             Some(_) => {}
         }
     }
-    told.extend(found.iter().filter(|(place, _)| !expected.contains_key(*place)).map(|(place, row)| {
-        format!("{place:?} is there and should not be: {row:?}")
-    }));
+    told.extend(
+        found
+            .iter()
+            .filter(|(place, _)| !expected.contains_key(*place))
+            .map(|(place, row)| format!("{place:?} is there and should not be: {row:?}")),
+    );
     told
 }
 

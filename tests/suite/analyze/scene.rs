@@ -268,10 +268,7 @@ pub fn late_events(db: &Db, job: &str) -> BTreeMap<(String, i64), i64> {
         "SELECT topic, (extract(epoch FROM window_start) * 1000)::bigint, event_count FROM late_events WHERE job = '{job}'"
     );
     let number = |text: &Option<String>| text.as_deref().expect("not null").parse::<i64>().expect("a number");
-    db.rows(&sql)
-        .iter()
-        .map(|row| ((row[0].clone().expect("a topic"), number(&row[1])), number(&row[2])))
-        .collect()
+    db.rows(&sql).iter().map(|row| ((row[0].clone().expect("a topic"), number(&row[1])), number(&row[2]))).collect()
 }
 
 #[derive(Debug, Clone, PartialEq)]
