@@ -37,15 +37,11 @@ impl Chat {
         let test = Test::new();
         let (chat, viewer) = (test.topic("chat"), test.topic("viewer"));
         let emotes = ["Kappa", "PogChamp", "LUL", "KEKW", "BibleThump"];
-        let input = |name: &str, topic: &str| {
-            json!({"name": name, "topic": topic, "key": "stream_id", "partitions": 3, "replication": 1})
-        };
+        let input = |name: &str, topic: &str| json!({"name": name, "topic": topic, "key": "stream_id", "partitions": 3, "replication": 1});
         let mut first = input("chat", &chat);
         first["id"] = json!("event_id");
         first["tokens"] = json!([{"field": "emotes", "from": "message", "words": emotes}]);
-        let watch = |moment: &str, measure: &str, direction: &str| {
-            json!({"moment": moment, "measure": measure, "direction": direction, "baseline_periods": 5})
-        };
+        let watch = |moment: &str, measure: &str, direction: &str| json!({"moment": moment, "measure": measure, "direction": direction, "baseline_periods": 5});
         let config = json!({
             "pipeline": test.prefix,
             "postgres": {"host": test.postgres.host, "port": test.postgres.port, "db": test.postgres.db,
@@ -53,7 +49,7 @@ impl Chat {
             "kafka": {"brokers": test.brokers},
             "analyze": {"jobs": [{
                 "name": "chat", "table": "chat_summary_minute", "key_column": "stream_id",
-                "window_duration": "1 minute", "slide_duration": "10 seconds", "idle_timeout_ms": 300,
+                "window_duration": "1 minute", "slide_duration": "10 seconds", "idle_timeout_ms": 1_500,
                 "retention_days": 36_500,
                 "inputs": [first, input("viewer", &viewer)],
                 "measures": [
@@ -135,7 +131,8 @@ impl Chat {
 
     fn save(&self) {
         for table in TABLES {
-            self.db.execute(&format!("DROP TABLE IF EXISTS saved_{table}; CREATE TABLE saved_{table} AS TABLE {table}"));
+            self.db
+                .execute(&format!("DROP TABLE IF EXISTS saved_{table}; CREATE TABLE saved_{table} AS TABLE {table}"));
         }
     }
 
