@@ -21,6 +21,7 @@ use crate::{
     stage::Context,
 };
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
@@ -88,6 +89,8 @@ struct Lane {
     topic_id: String,
     /// The end that was met, until something follows.
     end: Option<i64>,
+    /// Of the records that are read again, those that were too new when they were read first.
+    refused: HashSet<i64>,
 }
 
 pub struct Reading {
@@ -192,7 +195,9 @@ impl Reading {
         let mut lanes = Vec::with_capacity(found.len());
         for (input, partition, first, topic_id) in found {
             let source = engine.partition(input, partition.number, first);
-            lanes.push(Lane { source, input, partition, topic_id, end: None });
+            let refused = stored.refused.get(&(partition.topic.to_string(), partition.number));
+            let refused = refused.filter(|_| is_same_topic(stored, &partition, &topic_id)).cloned().unwrap_or_default();
+            lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
         }
         assign(&mut partitions, &engine, &lanes)?;
         Ok((partitions, engine, lanes))
@@ -264,7 +269,7 @@ impl Reading {
         if batch.is_empty() {
             return Ok(false);
         }
-        let Lane { source, input, partition, topic_id, end } = &mut self.lanes[index];
+        let Lane { source, input, partition, topic_id, end, refused } = &mut self.lanes[index];
         let (source, decoder) = (*source, &mut self.decoders[*input]);
         let mut any = false;
         for item in batch.items() {
@@ -274,6 +279,10 @@ impl Reading {
                     *end = None;
                     let engine = &mut self.engine;
                     let offset = record.offset;
+                    if !refused.is_empty() && refused.remove(&offset) {
+                        engine.skip(source, offset);
+                        continue;
+                    }
                     let decoded = decoder.decode(record.payload, |event| engine.add(source, offset, event, now_ms));
                     let rejection = match decoded {
                         Ok(added) => {
@@ -366,7 +375,14 @@ impl Reading {
                 let (first, _) = self.partitions.extent(&partition, KAFKA_TIMEOUT)?;
                 let source = self.engine.partition(input, number, first);
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
-                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None });
+                self.lanes.push(Lane {
+                    source,
+                    input,
+                    partition,
+                    topic_id: topic_id.clone(),
+                    end: None,
+                    refused: HashSet::new(),
+                });
                 added = true;
             }
         }
@@ -516,6 +532,14 @@ impl Letters {
         self.bytes += 256 + letter.payload.as_ref().map_or(0, Vec::len) + letter.key.as_ref().map_or(0, Vec::len);
         self.letters.push(letter);
     }
+}
+
+/// Whether the progress is of the topic that is there now.
+fn is_same_topic(stored: &Stored, partition: &Partition, topic_id: &str) -> bool {
+    let is_it = |known: &&store::PartitionProgress| {
+        *known.topic == *partition.topic && known.partition == partition.number && known.topic_id == topic_id
+    };
+    stored.partitions.iter().any(|known| is_it(&known))
 }
 
 fn too_new(max_future_ms: i64) -> Rejection {

@@ -2,8 +2,8 @@
 //! each must be found, counted exactly and named, and nothing else with it.
 
 use crate::harness::{
-    Db, Run, Test, block_on,
-    kafka::{Outgoing, produce},
+    DEADLINE, Db, Run, Test, block_on, eventually,
+    kafka::{Outgoing, create_topic, produce},
     run::Exit,
 };
 use headwater::{
@@ -14,7 +14,7 @@ use headwater::{
     },
     verify::{self, Options, windows::report::JobReport},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
@@ -34,6 +34,14 @@ struct Chat {
 impl Chat {
     /// Twenty minutes of six streams, analyzed to their end.
     fn analyzed(duplicate_share: f64) -> Chat {
+        let chat = Chat::open(json!({"window_duration": "1 minute", "slide_duration": "10 seconds"}));
+        chat.generate(duplicate_share);
+        chat.analyze();
+        chat
+    }
+
+    /// A job with these settings, and no topics yet.
+    fn open(settings: Value) -> Chat {
         let test = Test::new();
         let (chat, viewer) = (test.topic("chat"), test.topic("viewer"));
         let emotes = ["Kappa", "PogChamp", "LUL", "KEKW", "BibleThump"];
@@ -42,14 +50,14 @@ impl Chat {
         first["id"] = json!("event_id");
         first["tokens"] = json!([{"field": "emotes", "from": "message", "words": emotes}]);
         let watch = |moment: &str, measure: &str, direction: &str| json!({"moment": moment, "measure": measure, "direction": direction, "baseline_periods": 5});
-        let config = json!({
+        let mut config = json!({
             "pipeline": test.prefix,
             "postgres": {"host": test.postgres.host, "port": test.postgres.port, "db": test.postgres.db,
                          "user": test.postgres.user, "tls_mode": "disable"},
             "kafka": {"brokers": test.brokers},
             "analyze": {"jobs": [{
                 "name": "chat", "table": "chat_summary_minute", "key_column": "stream_id",
-                "window_duration": "1 minute", "slide_duration": "10 seconds", "idle_timeout_ms": 1_500,
+                "idle_timeout_ms": 1_500,
                 "retention_days": 36_500,
                 "inputs": [first, input("viewer", &viewer)],
                 "measures": [
@@ -71,15 +79,14 @@ impl Chat {
             }]},
             "http": {"listen": null},
         });
+        let job = config["analyze"]["jobs"][0].as_object_mut().expect("the job");
+        job.extend(settings.as_object().expect("settings").clone());
         let file = test.write("chat.yml", &config.to_string());
         let db = test.db();
-        let found = Chat { test, file, db };
-        found.generate(&chat, &viewer, duplicate_share);
-        found.analyze();
-        found
+        Chat { test, file, db }
     }
 
-    fn generate(&self, chat: &str, viewer: &str, duplicate_share: f64) {
+    fn generate(&self, duplicate_share: f64) {
         let (_running, shutdown) = watch::channel(false);
         let planted = Plant { chat_spikes_per_day: 40.0, gap_seconds: 300, ..Plant::default() };
         let settings = Settings {
@@ -94,8 +101,8 @@ impl Chat {
         };
         let job = Job {
             kafka: Kafka::plaintext(&self.test.brokers),
-            chat_topic: chat.to_owned(),
-            viewer_topic: viewer.to_owned(),
+            chat_topic: self.test.topic("chat"),
+            viewer_topic: self.test.topic("viewer"),
             partitions: 3,
             replication: 1,
             compression: Compression::None,
@@ -146,8 +153,8 @@ impl Chat {
         report
     }
 
-    fn produce(&self, seconds: i64, id: &str, stream: &str) {
-        let at = chrono::DateTime::from_timestamp_millis(START_MS + seconds * 1_000).expect("a time");
+    fn produce(&self, at_ms: i64, id: &str, stream: &str) {
+        let at = chrono::DateTime::from_timestamp_millis(at_ms).expect("a time");
         let event = json!({"event_id": id, "stream_id": stream, "user_id": "late", "message": "good",
                            "timestamp": at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)});
         produce(&self.test.brokers, &self.test.topic("chat"), &[Outgoing::new(stream, event.to_string())]);
@@ -267,7 +274,7 @@ fn damage_to_the_tables_is_found_whatever_it_is() {
     assert!(text.contains("chat_count: table 0, recomputed "), "{text}");
     assert!(text.contains(": NOT equal; windows: missing 0, unexpected 0, differing 1"), "{text}");
     let (exit, text) = chat.command(&["--format", "json"]);
-    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(exit, Exit::Code(1));
     assert_eq!((&report["ok"], &report["jobs"][0]["differing_count"]), (&json!(false), &json!(1)));
     assert!(report["jobs"][0]["differing"][0]["what"].as_str().is_some_and(|what| what.starts_with("chat_count: ")));
@@ -281,7 +288,7 @@ fn late_events_explain_what_they_list_and_later_records_are_under_way() {
     for (seconds, id, stream) in
         [(600, "late-1", &*stream), (605, "late-2", &stream), (605, "late-2", &stream), (601, "late-3", "lone")]
     {
-        chat.produce(seconds, id, stream);
+        chat.produce(START_MS + seconds * 1_000, id, stream);
     }
     let before = chat.verify();
     assert_eq!((before.counts.pending_records, found(&before)), (4, [0; 6]), "{before}");
@@ -334,4 +341,32 @@ fn a_job_that_has_not_run_is_under_way_and_a_topic_made_anew_is_named() {
     assert_eq!((report.counts.windows, report.compared_from.as_deref()), (0, None), "{report}");
     assert!(report.counts.pending_records > 10_000, "{report}");
     assert_eq!(chat.command(&["--strict"]).0, Exit::Code(1));
+}
+
+/// The clock that refused it has gone on when the record is read again.
+#[test]
+fn a_record_refused_as_too_new_stays_refused_after_a_kill() {
+    let now_ms = || chrono::Utc::now().timestamp_millis();
+    let chat = Chat::open(json!({"window_duration": "15 seconds", "slide_duration": "5 seconds",
+                                 "watermark_delay_ms": 3_000, "max_future_ms": 2_000}));
+    for name in ["chat", "viewer"] {
+        create_topic(&chat.test.brokers, &chat.test.topic(name), 3, &[]);
+    }
+    let file = chat.file.to_str().expect("a path");
+    let mut run = Run::start(&chat.test, &["analyze", "-c", file]);
+    run.wait_for_log("leading");
+    let begun_ms = now_ms();
+    let too_new_ms = begun_ms + 8_000;
+    // The first holds a window open, so that both are read again.
+    chat.produce(begun_ms, "now", "s1");
+    chat.produce(too_new_ms, "too-new", "s1");
+    eventually(DEADLINE, "the dead letter", || chat.db.count("SELECT count(*) FROM dead_letters") == 1);
+    run.kill();
+    eventually(DEADLINE, "a time at which the record would be taken", || now_ms() > too_new_ms - 2_000);
+    chat.analyze();
+    assert_eq!(chat.db.value("SELECT string_agg(DISTINCT chat_count::text, ',') FROM chat_summary_minute"), "1");
+    assert_eq!(chat.db.count("SELECT count(*) FROM chat_summary_minute"), 3);
+    let report = chat.verify();
+    assert!(report.counts.is_equal(true), "{report}");
+    assert_eq!((report.counts.events, report.counts.dead_letters["invalid_timestamp"]), (1, 1), "{report}");
 }

@@ -221,7 +221,7 @@ impl JobUnit {
         let mut walk = Walk::new(comparison, tables, runtime, &stored.late, (first, last), &kept_from_ms);
         let mut copies = Copies::new(spec, directory);
         let mut recompute = Recompute::new(spec, first, last, directory);
-        progress.begin("windows", 0);
+        progress.begin("windows", sorter.events);
         let mut sorted = sorter.finish()?;
         loop {
             let event = sorted.next()?;

@@ -56,6 +56,8 @@ pub struct Sorter {
     place: Option<Arc<Place>>,
     runs: Vec<Run>,
     written: u64,
+    /// How many it has taken.
+    pub events: u64,
 }
 
 impl Sorter {
@@ -65,10 +67,11 @@ impl Sorter {
 
     fn with_limit(directory: &Path, limit_bytes: usize) -> Sorter {
         let (bytes, index, runs) = (Vec::new(), Vec::new(), Vec::new());
-        Sorter { directory: directory.to_owned(), limit_bytes, bytes, index, place: None, runs, written: 0 }
+        Sorter { directory: directory.to_owned(), limit_bytes, bytes, index, place: None, runs, written: 0, events: 0 }
     }
 
     pub fn push(&mut self, event: &Event) -> Result<(), SpillError> {
+        self.events += 1;
         self.index.push((event.order(), self.bytes.len()));
         event.encode(&mut self.bytes);
         if self.bytes.len() + self.index.len() * size_of::<(Order, usize)>() >= self.limit_bytes {
