@@ -67,7 +67,9 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
             let spawned = unit.clone();
             let task = tokio::spawn(async move {
                 let topics = job.inputs.iter().map(|input| input.topic.clone()).collect();
-                Supervisor { pipeline, job, context, options, has_started: false }.run(Report::new(spawned, topics)).await
+                Supervisor { pipeline, job, context, options, has_started: false }
+                    .run(Report::new(spawned, topics))
+                    .await
             });
             (unit, task)
         })
@@ -201,7 +203,11 @@ impl Supervisor {
         let config = self.pipeline.postgres.as_ref().ok_or_else(missing)?;
         let analyze = self.pipeline.analyze.as_ref().ok_or_else(missing)?;
         let plan = declare::plan(&self.job).map_err(|error| TurnEnd::Stopped(error.to_string()))?;
-        let job = store::Job { name: self.job.id.clone(), output: declare::output(&self.job) };
+        let job = store::Job {
+            name: self.job.id.clone(),
+            output: declare::output(&self.job),
+            declaration: declare::fingerprint(&self.job),
+        };
         let settings = store::Settings {
             schema: analyze.schema.clone(),
             migrate: analyze.migrate,

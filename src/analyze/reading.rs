@@ -548,7 +548,8 @@ fn resume(
 ) -> Result<PartitionProgress, String> {
     let store::PartitionProgress { topic, partition, next_offset, replay_offset, .. } = known;
     let cure = "start once with --accept-loss to go on with what is there";
-    let resumed = |next_offset, replay_offset| PartitionProgress { input, partition: *partition, next_offset, replay_offset };
+    let resumed =
+        |next_offset, replay_offset| PartitionProgress { input, partition: *partition, next_offset, replay_offset };
     if known.topic_id != topic_id {
         return match accept_loss {
             true => Ok(resumed(first, first)),
@@ -569,8 +570,7 @@ fn resume(
 }
 
 fn assign(partitions: &mut Partitions, engine: &Engine, lanes: &[Lane]) -> Result<(), ConsumerError> {
-    let positions: Vec<_> =
-        lanes.iter().map(|lane| (lane.partition.clone(), engine.position(lane.source))).collect();
+    let positions: Vec<_> = lanes.iter().map(|lane| (lane.partition.clone(), engine.position(lane.source))).collect();
     partitions.assign(&positions)
 }
 

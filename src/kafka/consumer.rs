@@ -462,7 +462,12 @@ unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, code: c_int, reason: *
     }
 }
 
-pub(super) unsafe extern "C" fn on_log(_: *const native::rd_kafka_t, _: c_int, facility: *const c_char, text: *const c_char) {
+pub(super) unsafe extern "C" fn on_log(
+    _: *const native::rd_kafka_t,
+    _: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
     // SAFETY: librdkafka gives live texts. Errors that matter arrive by other ways too.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
     tracing::debug!(target: "librdkafka", facility = %facility.to_string_lossy(), "{}", text.to_string_lossy());

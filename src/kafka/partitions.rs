@@ -149,7 +149,8 @@ impl Partitions {
             }
             for message in messages {
                 if let Some((topic, number)) = message.place() {
-                    let is_it = |lane: &&mut Lane| *lane.partition.topic == *topic.as_str() && lane.partition.number == number;
+                    let is_it =
+                        |lane: &&mut Lane| *lane.partition.topic == *topic.as_str() && lane.partition.number == number;
                     if let Some(lane) = self.lanes.iter_mut().find(is_it) {
                         lane.early.push(message);
                     }
@@ -226,20 +227,16 @@ impl Partitions {
 
     /// The first offset that a partition still has, and its end.
     pub fn extent(&self, partition: &Partition, timeout: Duration) -> Result<(i64, i64), ConsumerError> {
-        self.client.fetch_watermarks(&partition.topic, partition.number, timeout).map_err(|error| {
-            ConsumerError::Call {
-                call: "the first and last offsets",
-                code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
-            }
+        self.client.fetch_watermarks(&partition.topic, partition.number, timeout).map_err(|error| ConsumerError::Call {
+            call: "the first and last offsets",
+            code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
         })
     }
 
     pub fn describe(&self, name: &str, timeout: Duration) -> Result<TopicDescription, TopicError> {
         let complaints = &self.client.context().complaints;
         topic::describe(&self.client, name, timeout).map_err(|error| match error {
-            TopicError::Client { topic, reason } => {
-                TopicError::Client { topic, reason: complaints.explain(&reason) }
-            }
+            TopicError::Client { topic, reason } => TopicError::Client { topic, reason: complaints.explain(&reason) },
             error => error,
         })
     }

@@ -33,9 +33,9 @@ impl PostgresError {
     /// Whether waiting may cure it: the server is away or starting, rather than refusing us.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            PostgresError::Unreachable { .. }
-            | PostgresError::Timeout { .. }
-            | PostgresError::PoolExhausted { .. } => true,
+            PostgresError::Unreachable { .. } | PostgresError::Timeout { .. } | PostgresError::PoolExhausted { .. } => {
+                true
+            }
             PostgresError::Query(error) => error.is_closed() || error.code().is_some_and(is_unavailable_code),
             _ => false,
         }

@@ -9,6 +9,7 @@ mod cli;
 mod crash;
 mod fencing;
 mod generate;
+mod generate_chat;
 mod harness;
 mod harness_checks;
 mod hostile;

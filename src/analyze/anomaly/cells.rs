@@ -65,20 +65,23 @@ fn is_below(value: f32, end: f32) -> bool {
     value >= 0.0 && value < end && value.fract() == 0.0
 }
 
+const NOTHING: i64 = i64::MIN;
+
 /// The values at the last `length` indices up to the newest. Indices count windows (or periods) since 1970.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ring {
-    newest: Option<i64>,
+    /// `NOTHING` before the first value: an `Option` would take eight bytes more for each key.
+    newest: i64,
     cells: Cells,
 }
 
 impl Ring {
     pub fn new(length: usize) -> Ring {
-        Ring { newest: None, cells: Cells::new(length.max(1)) }
+        Ring { newest: NOTHING, cells: Cells::new(length.max(1)) }
     }
 
     pub fn newest(&self) -> Option<i64> {
-        self.newest
+        (self.newest != NOTHING).then_some(self.newest)
     }
 
     fn slot(&self, index: i64) -> usize {
@@ -86,7 +89,7 @@ impl Ring {
     }
 
     fn holds(&self, index: i64) -> bool {
-        self.newest.is_some_and(|newest| index <= newest && newest - index < self.cells.len() as i64)
+        self.newest().is_some_and(|newest| index <= newest && newest - index < self.cells.len() as i64)
     }
 
     /// The value at `index`; `None` also where the ring does not reach.
@@ -97,7 +100,7 @@ impl Ring {
     /// Sets a value: a later index than any before moves the ring on, an index it has left behind changes nothing.
     pub fn set(&mut self, index: i64, value: Option<f32>) {
         let length = self.cells.len() as i64;
-        match self.newest {
+        match self.newest() {
             Some(newest) if index <= newest => {
                 if !self.holds(index) {
                     return;
@@ -108,9 +111,9 @@ impl Ring {
                     let slot = self.slot(passed);
                     self.cells.set(slot, None);
                 }
-                self.newest = Some(index);
+                self.newest = index;
             }
-            None => self.newest = Some(index),
+            None => self.newest = index,
         }
         let slot = self.slot(index);
         self.cells.set(slot, value);

@@ -1,6 +1,9 @@
 //! What a detector says of a value, given the values it is compared with: arithmetic only.
 
-use super::{moment::Score, watch::{Direction, Floor}};
+use super::{
+    moment::Score,
+    watch::{Direction, Floor},
+};
 
 /// Distance in the direction that is watched.
 pub fn directed(difference: f64, direction: Direction) -> f64 {

@@ -117,7 +117,6 @@ pub fn read(input: impl Read) -> Result<Series, SeriesError> {
         let (Some(time), Some(value)) = (record.get(columns.time), record.get(columns.value)) else {
             return Err(SeriesError::Columns { line, columns: record.len() });
         };
-        let time = time.trim_start_matches('\u{feff}');
         let start_ms = parse_time(time).ok_or_else(|| SeriesError::Timestamp { line, text: time.to_owned() })?;
         let value = match value {
             "" => None,
@@ -200,7 +199,8 @@ mod tests {
         let expected = [(0, Some(1.5)), (60_000, None), (120_000, Some(-2e3))];
         assert_eq!(points("0,1.5\n60,\n120,-2e3\n"), expected);
         assert_eq!(points("when,how many\r\n\"0\",\"1.5\"\r\n60,\r\n\r\n120, -2e3"), expected);
-        assert_eq!(points("\u{feff}timestamp,value\n0,1.5\n60,\n120,-2e3\n"), expected);
+        assert_eq!(points("\u{feff}0,1.5\n60,\n120,-2e3\n"), expected);
+        assert_eq!(points("\u{feff}timestamp,key,value\n0,a,1.5\n60,b,\n120,c,-2e3\n"), expected);
         assert_eq!(points("key,value,Timestamp\na,1.5,0\nb,,60\nc,-2e3,120\n"), expected);
         assert_eq!(read("t,load\n0,1\n1,1\n2,1\n".as_bytes()).unwrap().name.as_deref(), Some("load"));
     }
@@ -213,7 +213,10 @@ mod tests {
 
     #[test]
     fn a_fault_names_its_line_and_the_cure() {
-        assert_eq!(error("0,1\n60,1\n60,2\n"), "line 3: 1970-01-01T00:01:00Z is not later than the row before it; sort the rows by time and keep one for each");
+        assert_eq!(
+            error("0,1\n60,1\n60,2\n"),
+            "line 3: 1970-01-01T00:01:00Z is not later than the row before it; sort the rows by time and keep one for each"
+        );
         assert!(error("t,v\n0,1\n60,1\n120,1\n150,1\n").starts_with("line 5: 1970-01-01T00:02:30Z is 30 s after"));
         assert!(error("t,v\n0,1\nnoon,1\n").starts_with("line 3: the timestamp \"noon\""));
         assert!(error("t,v\n0,1\n60,many\n").starts_with("line 3: the value \"many\""));

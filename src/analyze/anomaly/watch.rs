@@ -86,6 +86,15 @@ impl Detector {
         }
     }
 
+    pub fn with_threshold(&self, threshold: f64) -> Detector {
+        match *self {
+            Detector::Zscore { baseline_periods, .. } => Detector::Zscore { threshold, baseline_periods },
+            Detector::Quantile { baseline_periods, history_periods, probability, .. } => {
+                Detector::Quantile { threshold, baseline_periods, history_periods, probability }
+            }
+        }
+    }
+
     pub fn baseline_periods(&self) -> u32 {
         match self {
             Detector::Zscore { baseline_periods, .. } | Detector::Quantile { baseline_periods, .. } => {

@@ -4,10 +4,10 @@ use super::{
     history::{Long, Recent, TailRule},
     moment::{Moment, Score, Trace, moment_id},
     score::{median, tail_score, zscore},
-    watch::{Detector, Watch, WatchError},
+    watch::{Detector, Gap, Watch, WatchError},
 };
 use serde_json::json;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 /// One watch over all keys.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ pub struct Watcher {
 struct Known {
     recent: Recent,
     long: Option<Box<Long>>,
-    last: Option<Trace>,
+    /// In a box since most keys never had a moment.
+    last: Option<Box<Trace>>,
 }
 
 impl Watcher {
@@ -76,7 +77,18 @@ impl Watcher {
     /// Windows that begin more than so long before another have no say in its score.
     pub fn history_span_ms(&self) -> i64 {
         let periods = self.tail_rule.map_or(i64::from(self.watch.detector.baseline_periods()), |rule| rule.reach());
-        periods * self.stride * self.slide_ms
+        periods * self.period_ms()
+    }
+
+    /// Beyond this only windows that begin at a multiple of `period_ms` are looked at, so that a restore need not
+    /// read the others.
+    pub fn recent_span_ms(&self) -> i64 {
+        self.recent_length() * self.slide_ms
+    }
+
+    /// From one window to the next that does not overlap it.
+    pub fn period_ms(&self) -> i64 {
+        self.stride * self.slide_ms
     }
 
     /// A newly final window, and the moment that begins with it. Windows of one key come in order of their start;
@@ -107,7 +119,7 @@ impl Watcher {
         };
         self.set(key, index, value);
         if let Some(moment) = &moment {
-            self.known(key).last = Some(moment.trace());
+            self.known(key).last = Some(Box::new(moment.trace()));
         }
         (score, moment)
     }
@@ -118,7 +130,8 @@ impl Watcher {
         self.set(key, self.index(window_start_ms), value);
     }
 
-    /// What is known of a key after a start: its final windows within the span, and its last moment.
+    /// What is known of a key after a start: its final windows within the span before the next window, and its last
+    /// moment, however old.
     pub fn restore(
         &mut self,
         key: &Arc<str>,
@@ -128,16 +141,18 @@ impl Watcher {
         for (window_start_ms, value) in windows {
             self.set(key, self.index(window_start_ms), value);
         }
-        self.known(key).last = last;
+        self.known(key).last = last.map(Box::new);
     }
 
     /// Forgets the keys of which no window beginning at `window_start_ms` or later would remember anything.
     /// Changes no result; to be called now and then.
     pub fn forget_before(&mut self, window_start_ms: i64) {
-        let oldest = self.index(window_start_ms - self.history_span_ms().max(self.watch.cooldown_ms));
+        // An episode may be set apart for two baselines.
+        let episode_ms = self.watch.cooldown_ms.max(2 * self.recent_span_ms());
+        let oldest = self.index(window_start_ms - self.history_span_ms().max(episode_ms));
         let slide_ms = self.slide_ms;
         self.keys.retain(|_, known| {
-            let last = known.last.map(|last| last.window_start_ms.div_euclid(slide_ms));
+            let last = known.last.as_ref().map(|last| last.window_start_ms.div_euclid(slide_ms));
             known.recent.newest().max(last).is_some_and(|newest| newest >= oldest)
         });
     }
@@ -175,20 +190,11 @@ impl Watcher {
         let Watch { detector, floor, direction, gap, minimum_history, .. } = &self.watch;
         let (slide_ms, length) = (self.slide_ms, self.recent_length());
         let known = self.keys.get_mut(key)?;
-        // The windows of an episode are not the ordinary ones that the next is to be seen against, for as long as
-        // there are others; a level that stays is the new usual.
-        let episode = known.last.map(|last| (last, last.window_start_ms.div_euclid(slide_ms)));
-        let episode = episode.filter(|(_, first)| index - first <= length);
-        let is_ordinary =
-            |at, value| episode.is_none_or(|(last, first): (Trace, i64)| at < first || last.is_released_by(value));
-        known.recent.baseline(
-            index,
-            detector.baseline_periods(),
-            self.stride,
-            *gap,
-            is_ordinary,
-            &mut self.baseline,
-        );
+        let episode = known.last.as_deref().filter(|last| is_set_apart(known, last, index, slide_ms, length, *gap));
+        let is_ordinary = |at, value| {
+            episode.is_none_or(|last| at < last.window_start_ms.div_euclid(slide_ms) || last.is_released_by(value))
+        };
+        known.recent.baseline(index, detector.baseline_periods(), self.stride, *gap, is_ordinary, &mut self.baseline);
         let Some(rule) = &self.tail_rule else {
             let is_enough = self.baseline.len() >= *minimum_history as usize;
             return is_enough.then(|| zscore(value, &self.baseline, floor, *direction));
@@ -204,8 +210,8 @@ impl Watcher {
     /// The moment of a window over the threshold, unless it belongs to the episode of the last one.
     fn moment(&self, key: &Arc<str>, window_start_ms: i64, value: f64, score: Score) -> Option<Moment> {
         if let Some(known) = self.keys.get(key)
-            && let Some(last) = known.last
-            && self.is_one_episode(known, &last, window_start_ms)
+            && let Some(last) = &known.last
+            && self.is_one_episode(known, last, window_start_ms)
         {
             return None;
         }
@@ -234,10 +240,24 @@ impl Watcher {
     /// is the usual one, whether it came back or not.
     fn is_one_episode(&self, known: &Known, last: &Trace, window_start_ms: i64) -> bool {
         let (first, index) = (self.index(last.window_start_ms), self.index(window_start_ms));
-        if window_start_ms - last.window_start_ms < self.watch.cooldown_ms {
-            return true;
-        }
-        let is_back = |index| known.recent.value(index, self.watch.gap).is_some_and(|value| last.is_released_by(value));
-        index - first <= self.recent_length() && !(first + 1..index).any(is_back)
+        window_start_ms - last.window_start_ms < self.watch.cooldown_ms
+            || index - first <= self.recent_length() && !has_come_back(known, last, first + 1..index, self.watch.gap)
+    }
+}
+
+/// Whether a window between came back from the last moment's episode.
+fn has_come_back(known: &Known, last: &Trace, mut between: Range<i64>, gap: Gap) -> bool {
+    between.any(|index| known.recent.value(index, gap).is_some_and(|value| last.is_released_by(value)))
+}
+
+/// Whether the windows of the last moment's episode are left out of the baseline of the window at `index`: they are
+/// not the ordinary ones that it is to be seen against. A level that has stayed for a whole baseline is.
+fn is_set_apart(known: &Known, last: &Trace, index: i64, slide_ms: i64, length: i64, gap: Gap) -> bool {
+    let first = last.window_start_ms.div_euclid(slide_ms);
+    match index - first {
+        since if since <= length => true,
+        // Some windows of an episode that ended may still be among the last.
+        since if since <= 2 * length => has_come_back(known, last, index - length..index, gap),
+        _ => false,
     }
 }

@@ -86,7 +86,11 @@ impl Days {
                     self.postponed.remove(&day);
                 }
                 Err(error) => {
-                    tracing::warn!(table, day, "rows of this day (since 1970) go to the default partition for now: {error}");
+                    tracing::warn!(
+                        table,
+                        day,
+                        "rows of this day (since 1970) go to the default partition for now: {error}"
+                    );
                     self.postponed.insert(day, now_ms + RETRY_MS);
                 }
             }

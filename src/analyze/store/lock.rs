@@ -169,7 +169,8 @@ async fn end_blockers(config: &Postgres, application: &str, backend: i32, job: &
 }
 
 fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown host".to_owned(), |h| h.trim().to_owned())
 }
 
 /// Until the lock is lost, or nobody wants it any more.

@@ -26,8 +26,7 @@ macro_rules! migrations {
 
 migrations!["0001_analyze", "0002_days", "0003_views"];
 
-const LOCK: &str =
-    "SELECT pg_advisory_xact_lock(hashtextextended('headwater.migrations.' || current_schema(), 0))";
+const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('headwater.migrations.' || current_schema(), 0))";
 const CREATE_RECORD: &str = "CREATE TABLE IF NOT EXISTS headwater_migrations (
     name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())";
 
@@ -136,10 +135,8 @@ mod tests {
     #[test]
     fn every_file_is_in_the_list() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/db/migrations");
-        let mut files: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut files: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         let known: Vec<String> = MIGRATIONS.iter().map(|migration| format!("{}.sql", migration.name)).collect();
         assert_eq!(files, known);

@@ -36,9 +36,7 @@ pub async fn apply(client: &mut Object, output: &Output) -> Result<Vec<String>, 
     let mut attempt = 1;
     loop {
         match attempt_once(client, output).await {
-            Err(StoreError::Postgres(PostgresError::Query(error)))
-                if attempt < ATTEMPTS && is_race(&error) =>
-            {
+            Err(StoreError::Postgres(PostgresError::Query(error))) if attempt < ATTEMPTS && is_race(&error) => {
                 attempt += 1;
             }
             result => return result,

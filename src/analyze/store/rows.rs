@@ -171,8 +171,7 @@ impl Upsert {
 ///   own start only, so the stored count may be the higher.
 fn merge(names: &[String], table: &str, selected: &str, source: &str) -> String {
     let (key, measures) = (&names[0], &names[2..names.len() - 3]);
-    let compared: Vec<&str> =
-        measures.iter().map(String::as_str).chain(["approximate", "is_final"]).collect();
+    let compared: Vec<&str> = measures.iter().map(String::as_str).chain(["approximate", "is_final"]).collect();
     let of = |side: &str| compared.iter().map(|name| format!("{side}.{name}")).collect::<Vec<_>>().join(", ");
     let sets: Vec<String> = compared.iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(

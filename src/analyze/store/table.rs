@@ -135,11 +135,7 @@ pub async fn check(client: &Object, output: &Output) -> Result<Found, StoreError
     if !faults.is_empty() {
         let problems: Vec<String> = faults.iter().map(|fault| fault.problem.clone()).collect();
         let cure: Vec<String> = faults.into_iter().map(|fault| fault.cure).collect();
-        return Err(StoreError::Table {
-            table: table.quoted(),
-            problems: problems.join("; "),
-            cure: cure.join("\n"),
-        });
+        return Err(StoreError::Table { table: table.quoted(), problems: problems.join("; "), cure: cure.join("\n") });
     }
     Ok(Found { name: table.quoted(), has_days: traits.partitioning != Partitioning::Other })
 }
@@ -169,10 +165,8 @@ async fn traits(client: &Object, oid: u32) -> Result<Traits, StoreError> {
         .await?;
     Ok(Traits {
         demanding: demanding.into_iter().map(|row| row.get(0)).collect(),
-        partitioning: partitioned.map_or(Partitioning::Other, |row| Partitioning::ByTime {
-            has_default: row.get(0),
-            may_keep: row.get(1),
-        }),
+        partitioning: partitioned
+            .map_or(Partitioning::Other, |row| Partitioning::ByTime { has_default: row.get(0), may_keep: row.get(1) }),
     })
 }
 
@@ -237,7 +231,8 @@ fn faults(table: &Table, traits: &Traits, output: &Output) -> Vec<Fault> {
         }
         if !may_keep {
             faults.push(Fault {
-                problem: "its owner is not that of the function headwater_add_day, which makes its partitions".to_owned(),
+                problem: "its owner is not that of the function headwater_add_day, which makes its partitions"
+                    .to_owned(),
                 cure: format!("ALTER TABLE {name} OWNER TO headwater_owner; -- and its partitions"),
             });
         }

@@ -155,5 +155,4 @@ mod tests {
             prop_assert!(!json(&value).contains("\\u0000"));
         }
     }
-
 }

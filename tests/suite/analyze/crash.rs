@@ -21,9 +21,7 @@ use std::{
 
 /// A job that watches, for events of the past.
 fn watchful(idle_ms: i64) -> Job {
-    let watch = |moment: &str, measure: &str, direction: &str| {
-        json!({"moment": moment, "measure": measure, "direction": direction, "cooldown_ms": 10_000})
-    };
+    let watch = |moment: &str, measure: &str, direction: &str| json!({"moment": moment, "measure": measure, "direction": direction, "cooldown_ms": 10_000});
     let anomalies = json!([
         watch("chat_spike", "chat_count", "up"),
         watch("emote_spike", "emote_counts", "up"),
@@ -62,7 +60,8 @@ fn kills_anywhere_change_no_window_and_no_moment() {
 
     let mut first = scene.start(&file, &[], &[]);
     eventually(DEADLINE, "the first final windows", || {
-        db.try_execute("SELECT FROM analyze_jobs").is_ok() && db.count("SELECT count(*) FROM chat_summary_minute WHERE is_final") > 0
+        db.try_execute("SELECT FROM analyze_jobs").is_ok()
+            && db.count("SELECT count(*) FROM chat_summary_minute WHERE is_final") > 0
     });
     // From now on every instance finds a watermark for which these are late.
     load.trouble.ancient.store(true, SeqCst);
@@ -101,11 +100,15 @@ fn kills_anywhere_change_no_window_and_no_moment() {
     config["postgres"]["db"] = json!(other.postgres.db);
     scene.catch_up(&scene.write("undisturbed.yml", &config));
     let (disturbed, undisturbed) = (outcome(&db), outcome(&other.db()));
-    for (name, (found, wanted)) in ["windows", "moments", "dead letters"].iter().zip(disturbed.iter().zip(&undisturbed)) {
+    for (name, (found, wanted)) in ["windows", "moments", "dead letters"].iter().zip(disturbed.iter().zip(&undisturbed))
+    {
         assert!(!wanted.is_empty(), "no {name}");
         let missing: Vec<_> = wanted.iter().filter(|row| !found.contains(row)).take(3).collect();
         let more: Vec<_> = found.iter().filter(|row| !wanted.contains(row)).take(3).collect();
-        assert!(missing.is_empty() && more.is_empty() && found.len() == wanted.len(), "{name}: missing {missing:?}, too many {more:?}");
+        assert!(
+            missing.is_empty() && more.is_empty() && found.len() == wanted.len(),
+            "{name}: missing {missing:?}, too many {more:?}"
+        );
     }
     let twice = "SELECT count(*) FROM (SELECT FROM moments GROUP BY stream_id, moment_type, window_start HAVING count(*) > 1) twice";
     assert_eq!(db.count(twice), 0, "a moment that is told twice");

@@ -4,7 +4,6 @@ use super::oracle::Position;
 use crate::{
     crash::Dice,
     harness::kafka::Message,
-
     landing::{Raw, Writer},
 };
 use chrono::{DateTime, SecondsFormat};

@@ -7,7 +7,11 @@ use super::{
     oracle::{Oracle, Position},
     scene::{Job, Letter, Scene, dead_letters},
 };
-use crate::{harness::kafka::Message, hostile::headers, landing::{Raw, Writer}};
+use crate::{
+    harness::kafka::Message,
+    hostile::headers,
+    landing::{Raw, Writer},
+};
 use payloads::{Case, Expect};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -82,7 +86,8 @@ fn write(writer: &Writer, cases: &[Case]) {
 
 fn case_of<'a>(cases: &'a [Case], message: &Message) -> &'a Case {
     let (_, number) = &message.headers[0];
-    let number: usize = String::from_utf8_lossy(number.as_deref().unwrap_or_default()).parse().expect("the case's number");
+    let number: usize =
+        String::from_utf8_lossy(number.as_deref().unwrap_or_default()).parse().expect("the case's number");
     assert_eq!(cases[number].payload, message.value, "the topic holds what was sent");
     &cases[number]
 }

@@ -79,7 +79,10 @@ fn of_three_instances_one_works_and_is_replaced() {
         assert_eq!(ready(&instance.run), 200, "instance {n} is ready, whatever its part");
         let unit = unit(&instance.run).expect("the job's state");
         let pid = instances[leader].run.pid().to_string();
-        assert!(n == leader || unit["reason"].as_str().is_some_and(|reason| reason.contains(&pid)), "who leads: {unit}");
+        assert!(
+            n == leader || unit["reason"].as_str().is_some_and(|reason| reason.contains(&pid)),
+            "who leads: {unit}"
+        );
     }
 
     replaced(&db, "killed", || instances[leader].run.kill());

@@ -76,13 +76,21 @@ fn five_million_chatters_of_one_stream_fit_into_the_bound() {
         payload.clear();
         // Over a minute of event time, that of one window.
         let second = n * 60 / chatters;
-        write!(payload, "{{\"stream_id\":\"s\",\"user_id\":\"user-{n}\",\"timestamp\":\"2025-01-31T23:59:{second:02}Z\"}}").expect("a buffer");
+        write!(
+            payload,
+            "{{\"stream_id\":\"s\",\"user_id\":\"user-{n}\",\"timestamp\":\"2025-01-31T23:59:{second:02}Z\"}}"
+        )
+        .expect("a buffer");
         producer.send(&scene.chat, b"s", &payload).expect("room");
     }
     producer.flush().expect("every delivery");
     within_the_bound(&scene, chatters);
     let db = scene.test.db();
-    let row = db.rows("SELECT chat_count, unique_chatters, approximate FROM chatters WHERE window_start = '2025-01-31T23:59:00Z'").swap_remove(0);
+    let row = db
+        .rows(
+            "SELECT chat_count, unique_chatters, approximate FROM chatters WHERE window_start = '2025-01-31T23:59:00Z'",
+        )
+        .swap_remove(0);
     let whole = |n: usize| row[n].as_deref().expect("not null").parse::<f64>().expect("a number");
     assert_eq!((whole(0), row[2].as_deref()), (chatters as f64, Some("t")));
     let error = (whole(1) / chatters as f64 - 1.0).abs();

@@ -45,7 +45,8 @@ fn wait_until_ready(scene: &Scene, run: &Run, what: &str) {
 #[track_caller]
 fn wait_for_windows(scene: &Scene, what: &str) {
     let db = scene.test.db();
-    let newest = || db.rows("SELECT max(window_start) FROM chat_summary_minute WHERE is_final").swap_remove(0).swap_remove(0);
+    let newest =
+        || db.rows("SELECT max(window_start) FROM chat_summary_minute WHERE is_final").swap_remove(0).swap_remove(0);
     let before = newest();
     eventually(DEADLINE, &format!("newer final windows: {what}"), || newest() > before);
 }
@@ -72,7 +73,9 @@ fn connections_cut_before_and_after_a_commit_change_nothing() {
     let load = Load::start(&scene.test.brokers, scene.topics(), Clock::Past { step_ms: 100 }, 5);
     load.trouble.junk.store(true, SeqCst);
     let run = scene.start(&file, &[], &[]);
-    eventually(DEADLINE, "the first windows", || scene.test.db().try_execute("SELECT FROM chat_summary_minute").is_ok());
+    eventually(DEADLINE, "the first windows", || {
+        scene.test.db().try_execute("SELECT FROM chat_summary_minute").is_ok()
+    });
     wait_for_windows(&scene, "the start");
     load.trouble.ancient.store(true, SeqCst);
     for (n, mode) in [BEFORE, AFTER, BEFORE, AFTER, AFTER, BEFORE].into_iter().enumerate() {
@@ -118,7 +121,11 @@ fn servers_that_restart_change_no_window() {
     wait_for_windows(&scene, "the start");
     for crash in [false, true] {
         let begun = Instant::now();
-        if crash { own.servers.postgres.kill() } else { own.servers.postgres.stop() }
+        if crash {
+            own.servers.postgres.kill()
+        } else {
+            own.servers.postgres.stop()
+        }
         wait_until_not_ready(&run, "PostgreSQL", begun);
         own.servers.postgres.restart().expect("PostgreSQL");
         wait_until_ready(&scene, &run, "PostgreSQL is back");

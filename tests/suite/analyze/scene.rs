@@ -232,14 +232,15 @@ impl Scene {
 #[track_caller]
 pub fn rows(db: &Db, job: &Job) -> Rows {
     let odd = format!(
-        "SELECT stream_id, window_start, window_end, is_final, approximate FROM {}
-         WHERE NOT is_final OR approximate OR window_end - window_start <> interval '{} ms' LIMIT 5",
+        "SELECT stream_id, window_start, window_end, is_final FROM {}
+         WHERE NOT is_final OR window_end - window_start <> interval '{} ms' LIMIT 5",
         job.table, job.span.window_ms
     );
-    assert!(db.rows(&odd).is_empty(), "of {}, provisional, approximate or of another size: {:?}", job.table, db.rows(&odd));
+    assert!(db.rows(&odd).is_empty(), "of {}, provisional or of another size: {:?}", job.table, db.rows(&odd));
     let sql = format!(
         "SELECT stream_id, (extract(epoch FROM window_start) * 1000)::bigint, chat_count, unique_chatters, avg_sentiment,
-           positive_count, negative_count, to_json(top_emotes), emote_counts, chat_rate, avg_viewers FROM {}",
+           positive_count, negative_count, to_json(top_emotes), emote_counts, chat_rate, avg_viewers,
+           approximate FROM {}",
         job.table
     );
     let parse = |row: Vec<Option<String>>| {
@@ -257,6 +258,7 @@ pub fn rows(db: &Db, job: &Job) -> Rows {
             emote_counts: serde_json::from_str(text(8)).expect("counts"),
             chat_rate: float(9).expect("a rate"),
             avg_viewers: float(10),
+            approximate: text(11) == "t",
         };
         (place, values)
     };
@@ -269,10 +271,7 @@ pub fn late_events(db: &Db, job: &str) -> BTreeMap<(String, i64), i64> {
         "SELECT topic, (extract(epoch FROM window_start) * 1000)::bigint, event_count FROM late_events WHERE job = '{job}'"
     );
     let number = |text: &Option<String>| text.as_deref().expect("not null").parse::<i64>().expect("a number");
-    db.rows(&sql)
-        .iter()
-        .map(|row| ((row[0].clone().expect("a topic"), number(&row[1])), number(&row[2])))
-        .collect()
+    db.rows(&sql).iter().map(|row| ((row[0].clone().expect("a topic"), number(&row[1])), number(&row[2]))).collect()
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -88,8 +88,6 @@ fn a_topic_made_anew_stops_the_job_until_the_loss_is_accepted() {
     deleted[0].as_ref().expect("the topic goes");
     eventually(DEADLINE, "the topic is gone", || !topics(&scene.test.brokers).contains(&scene.chat));
     create_topic(&scene.test.brokers, &scene.chat, PARTITIONS, &[]);
-    // More than before would be needed for nobody to notice by the offsets; the id tells at any number.
-    write_minute(&scene, "after", MONTH_END_MS + 120_000);
     // Its only job has stopped: so does the process.
     assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}", run.stderr());
     let told = |reason: &str| {
@@ -98,6 +96,8 @@ fn a_topic_made_anew_stops_the_job_until_the_loss_is_accepted() {
         }
     };
     told(run.json()["analyze"]["failures"][0]["reason"].as_str().unwrap_or_default());
+    // As many as before: by the offsets alone nobody would notice.
+    write_minute(&scene, "after", MONTH_END_MS + 120_000);
     told(&refusal(&scene, &file));
 
     let mut run = scene.start(&file, &["--accept-loss", "--until-caught-up"], &[]);
@@ -120,12 +120,17 @@ fn records_that_are_gone_stop_the_job_until_the_loss_is_accepted() {
     let db = scene.test.db();
     eventually(DEADLINE, "windows, and some that are open", || {
         db.try_execute("SELECT FROM chat_summary_minute").is_ok()
-            && db.count("SELECT count(*) FROM analyze_partitions WHERE replay_offset > 0 AND replay_offset < next_offset") > 0
+            && db.count(
+                "SELECT count(*) FROM analyze_partitions WHERE replay_offset > 0 AND replay_offset < next_offset",
+            ) > 0
             && db.count("SELECT coalesce(sum(next_offset), 0) FROM analyze_partitions") == 600 * 3 + 60 * 3
     });
     run.terminate();
     assert_eq!(run.wait(DEADLINE), Exit::Code(0));
-    let sql = format!("SELECT replay_offset, next_offset FROM analyze_partitions WHERE topic = '{}' AND partition = 0", scene.chat);
+    let sql = format!(
+        "SELECT replay_offset, next_offset FROM analyze_partitions WHERE topic = '{}' AND partition = 0",
+        scene.chat
+    );
     let row = db.rows(&sql).swap_remove(0);
     let [replay, next] = [0, 1].map(|n| row[n].as_deref().expect("not null").parse::<i64>().expect("an offset"));
     assert!(replay < next, "{replay} to {next}");
@@ -146,7 +151,8 @@ fn records_that_are_gone_stop_the_job_until_the_loss_is_accepted() {
     write_minute(&scene, "two", MONTH_END_MS + 120_000);
     scene.catch_up(&file);
     let (chat, viewer) = scene.messages();
-    let later: Vec<_> = chat.iter().filter(|message| message.partition != 0 || message.offset >= next).cloned().collect();
+    let later: Vec<_> =
+        chat.iter().filter(|message| message.partition != 0 || message.offset >= next).cloned().collect();
     let expected = Oracle::new(&later, &viewer).expected(scene.jobs[0].span, 0);
     let found = super::scene::rows(&db, &scene.jobs[0]);
     let whole = |(stream, start): &(String, i64)| stream != "s0" || *start >= MONTH_END_MS + 110_000;
@@ -208,5 +214,4 @@ fn a_role_that_may_only_write_is_enough_once_somebody_has_migrated() {
     let file = other.write("bare.yml", &other.config(json!({"analyze": {"migrate": false}})));
     let reason = refusal(&other, &file);
     assert!(reason.contains("0001_analyze"), "{reason}");
-
 }

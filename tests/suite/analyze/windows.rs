@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 /// A minute by ten seconds as shipped, and one whose size is no multiple of its slide.
 fn two_jobs() -> Vec<Job> {
     let shipped = Job { span: Span { window_ms: 60_000, slide_ms: 10_000 }, delay_ms: 10_000, ..Job::quick() };
-    let odd = Job { name: "odd", table: "odd_windows", span: Span { window_ms: 7_000, slide_ms: 3_000 }, ..Job::quick() };
+    let odd =
+        Job { name: "odd", table: "odd_windows", span: Span { window_ms: 7_000, slide_ms: 3_000 }, ..Job::quick() };
     vec![shipped, odd]
 }
 
@@ -80,8 +81,12 @@ fn windows_equal_a_batch_recomputation() {
         let found = rows(&db, job);
         assert!(found.keys().all(|(stream, _)| stream != "only-viewers"), "viewers without chat give no row");
         assert!(found.iter().any(|((stream, _), row)| stream == "s3" && row.avg_viewers.is_none()));
-        let over_midnight = |start: i64| start < MONTH_END_MS + 120_000 && start + job.span.window_ms > MONTH_END_MS + 120_000;
-        assert!(found.keys().any(|(stream, start)| stream == "s0" && over_midnight(*start)), "a window over the month's end");
+        let over_midnight =
+            |start: i64| start < MONTH_END_MS + 120_000 && start + job.span.window_ms > MONTH_END_MS + 120_000;
+        assert!(
+            found.keys().any(|(stream, start)| stream == "s0" && over_midnight(*start)),
+            "a window over the month's end"
+        );
     }
     // Nothing new: the same once more changes nothing.
     let before = db.rows("SELECT * FROM chat_summary_minute ORDER BY stream_id, window_start");
@@ -149,7 +154,9 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     // Partitions that are empty would hold the time until they are idle: one of each topic is enough.
     let pen = Pen::new(&scene.test.brokers, scene.topics());
     let everywhere = |at_ms: i64| {
-        (1..3).for_each(|partition| pen.chat(partition, &chat(&format!("p{partition}-{at_ms}"), "other", "u", "", at_ms)));
+        (1..3).for_each(|partition| {
+            pen.chat(partition, &chat(&format!("p{partition}-{at_ms}"), "other", "u", "", at_ms))
+        });
         (0..3).for_each(|partition| pen.viewer(partition, &viewer("other", 5, at_ms)));
         pen.flush();
     };
@@ -162,7 +169,9 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     // Watermark 98: windows until [96, 98) are final, those until [86, 88) closed.
     eventually(DEADLINE, "the final window of second 95", || live.count(seconds(95)) == Some((1, 0)));
     live.say(seconds(95) + 500);
-    eventually(DEADLINE, "its revision", || live.count(seconds(95)) == Some((2, 1)) && live.count(seconds(94)) == Some((2, 1)));
+    eventually(DEADLINE, "its revision", || {
+        live.count(seconds(95)) == Some((2, 1)) && live.count(seconds(94)) == Some((2, 1))
+    });
     live.say(seconds(95) + 600);
     eventually(DEADLINE, "its second revision", || live.count(seconds(95)) == Some((3, 2)));
     // Of its windows one has closed, one has not.
@@ -175,7 +184,8 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     let db = scene.test.db();
     eventually(DEADLINE, "the late events by window", || late_events(&db, &id).values().sum::<i64>() >= 5);
     let topic = scene.chat.clone();
-    let expected = [(seconds(49), 2), (seconds(50), 2), (seconds(86), 1)].map(|(start, count)| ((topic.clone(), start), count));
+    let expected =
+        [(seconds(49), 2), (seconds(50), 2), (seconds(86), 1)].map(|(start, count)| ((topic.clone(), start), count));
     assert_eq!(late_events(&db, &id), expected.into());
     // Three events, whatever windows they miss.
     eventually(DEADLINE, "the metric", || metric(&run, "headwater_late_events_total", "job=\"chat\"") == 3.0);
@@ -195,7 +205,11 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     let expected = scene.assert_job(&scene.jobs[0], &oracle);
     assert_eq!(expected.late.len(), 3);
     let revisions = "SELECT count(*), sum(revision) FROM chat_summary_minute WHERE revision > 0";
-    assert_eq!(db.rows(revisions), [[Some("3".to_owned()), Some("5".to_owned())]], "seconds 94, 95 (twice each) and 87");
+    assert_eq!(
+        db.rows(revisions),
+        [[Some("3".to_owned()), Some("5".to_owned())]],
+        "seconds 94, 95 (twice each) and 87"
+    );
 }
 
 #[test]

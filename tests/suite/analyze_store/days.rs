@@ -27,7 +27,8 @@ fn partitions_are_made_ahead_and_for_the_days_of_a_flush() {
     block_on(leader.keep_days(NOON_MS));
     assert_eq!(partitions(&db), named(&["20250115", "20250116", "20250117", "default"]));
     let leap_day = 1_709_164_800_000;
-    let years = [("0001", -62_135_596_800_000), ("1970", 0), ("9999", 253_402_300_740_000), ("2026", NOON_MS + 365 * DAY_MS)];
+    let years =
+        [("0001", -62_135_596_800_000), ("1970", 0), ("9999", 253_402_300_740_000), ("2026", NOON_MS + 365 * DAY_MS)];
     let mut rows = vec![window("leap", leap_day, 1), window("midnight", NOON_MS - 44_640_000 - 1, 1)];
     rows.extend(years.map(|(year, start_ms)| window(year, start_ms, 1)));
     assert_eq!(block_on(leader.flush(&flush_of(rows, 1))).unwrap().rows, 6);
@@ -61,7 +62,8 @@ fn a_reader_holds_up_neither_flush_nor_upkeep() {
     let reader = test.db();
     reader.execute("BEGIN; SELECT count(*) FROM chat_summary_minute");
     let start = Instant::now();
-    let tomorrow = |next| Flush { now_ms: NOON_MS + DAY_MS, ..flush_of(vec![window("new", NOON_MS + DAY_MS, next)], next) };
+    let tomorrow =
+        |next| Flush { now_ms: NOON_MS + DAY_MS, ..flush_of(vec![window("new", NOON_MS + DAY_MS, next)], next) };
     block_on(leader.flush(&tomorrow(2))).unwrap();
     block_on(leader.keep_days(NOON_MS + DAY_MS));
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());

@@ -71,13 +71,13 @@ fn windows_and_moments_are_read_back_as_they_were_written() {
     let store = open(&test);
     let mut leader = lead(&store);
     let provisional = WindowRow { is_final: false, ..window("s1", NOON_MS + 10_000, 3) };
-    let rows = vec![window("s2", NOON_MS, 5), window("s1", NOON_MS, 12), window("s1", NOON_MS - 60_000, 9), provisional];
+    let rows =
+        vec![window("s2", NOON_MS, 5), window("s1", NOON_MS, 12), window("s1", NOON_MS - 60_000, 9), provisional];
     let moments = vec![moment("old", "s1", NOON_MS - 60_000), moment("new", "s1", NOON_MS)];
     block_on(leader.flush(&Flush { moments, ..flush_of(rows, 10) })).unwrap();
     let columns = ["emote_counts", "chat_count", "top_emotes", "avg_viewers"];
-    let read: Vec<WindowRow> = block_on(async {
-        store.final_windows(NOON_MS, &columns).await.unwrap().try_collect().await.unwrap()
-    });
+    let read: Vec<WindowRow> =
+        block_on(async { store.final_windows(NOON_MS, &columns).await.unwrap().try_collect().await.unwrap() });
     let expected = |key, count| {
         let whole = window(key, NOON_MS, count);
         let values = [6, 0, 5, 8].map(|index: usize| whole.values[index].clone()).to_vec();
@@ -139,7 +139,8 @@ fn revisions_count_the_changes_of_a_final_row() {
         let found = db.rows("SELECT chat_count, is_final, revision FROM chat_summary_minute").swap_remove(0);
         (changed, found)
     };
-    let is = |count: &str, is_final: &str, revision: &str| [count, is_final, revision].map(|s| Some(s.to_owned())).to_vec();
+    let is =
+        |count: &str, is_final: &str, revision: &str| [count, is_final, revision].map(|s| Some(s.to_owned())).to_vec();
     assert_eq!(step(row(1, false, 0)), (1, is("1", "f", "0")));
     assert_eq!(step(row(2, false, 0)), (1, is("2", "f", "0")), "provisional rows are no revisions");
     assert_eq!(step(row(2, true, 0)), (1, is("2", "t", "0")), "becoming final is no revision");
@@ -173,7 +174,8 @@ fn what_postgresql_cannot_hold_stops_nothing() {
         let mut row = window("x", NOON_MS, 1);
         row.values[2] = Value::Float(f64::NAN);
         row.values[5] = Value::TextList(vec![top.to_owned(), "a\"\\,{}".to_owned(), String::new(), "NULL".to_owned()]);
-        row.values[6] = Value::Counts(vec![(top.to_owned(), 1), ("Kap\u{fffd}pa".to_owned(), 2), ("\"\\\u{1}".to_owned(), 3)]);
+        row.values[6] =
+            Value::Counts(vec![(top.to_owned(), 1), ("Kap\u{fffd}pa".to_owned(), 2), ("\"\\\u{1}".to_owned(), 3)]);
         row.values[7] = Value::Float(f64::INFINITY);
         row.values[8] = Value::Float(f64::NEG_INFINITY);
         row.values
@@ -203,10 +205,14 @@ fn what_postgresql_cannot_hold_stops_nothing() {
     assert_eq!(db.count("SELECT count(DISTINCT stream_id) FROM chat_summary_minute"), 5);
     assert_eq!(
         db.rows("SELECT DISTINCT top_emotes[1], top_emotes[2], top_emotes[4], emote_counts FROM chat_summary_minute"),
-        [["Kap\u{fffd}pa", "a\"\\,{}", "NULL", "{\"\\\"\\\\\\u0001\": 3, \"Kap\u{fffd}pa\": 3}"].map(|s| Some(s.to_owned()))],
+        [["Kap\u{fffd}pa", "a\"\\,{}", "NULL", "{\"\\\"\\\\\\u0001\": 3, \"Kap\u{fffd}pa\": 3}"]
+            .map(|s| Some(s.to_owned()))],
         "counts of names that became one are added"
     );
-    assert_eq!(db.value("SELECT stream_id FROM moments"), db.value("SELECT min(stream_id) FROM chat_summary_minute WHERE stream_id LIKE 'a%~%'"));
+    assert_eq!(
+        db.value("SELECT stream_id FROM moments"),
+        db.value("SELECT min(stream_id) FROM chat_summary_minute WHERE stream_id LIKE 'a%~%'")
+    );
     assert_eq!(db.value("SELECT encode(raw_payload, 'hex') FROM dead_letters WHERE kafka_offset = 1"), "6e006c");
     assert_eq!(
         db.value("SELECT headers FROM dead_letters WHERE kafka_offset = 1"),
@@ -357,9 +363,8 @@ fn a_dropped_flush_ends_leadership() {
     let db = test.db();
     db.execute("BEGIN; LOCK TABLE analyze_jobs IN EXCLUSIVE MODE");
     let flush = full_flush(1);
-    let dropped = block_on(async {
-        tokio::time::timeout(std::time::Duration::from_millis(50), leader.flush(&flush)).await
-    });
+    let dropped =
+        block_on(async { tokio::time::timeout(std::time::Duration::from_millis(50), leader.flush(&flush)).await });
     assert!(dropped.is_err(), "the flush waits for the lock");
     db.execute("ROLLBACK");
     assert!(block_on(leader.flush(&flush)).unwrap_err().is_over());

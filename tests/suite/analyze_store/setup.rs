@@ -38,9 +38,8 @@ fn instances_that_start_together_migrate_once() {
 #[test]
 fn a_changed_a_missing_and_an_unknown_migration_are_told() {
     let test = Test::new();
-    let refusal = |settings: &Settings| {
-        block_on(Store::open(&test.postgres, chat(), settings.clone())).err().expect("a refusal")
-    };
+    let refusal =
+        |settings: &Settings| block_on(Store::open(&test.postgres, chat(), settings.clone())).err().expect("a refusal");
     let only_check = Settings { migrate: false, ..Settings::default() };
     let error = refusal(&only_check);
     assert!(matches!(&error, StoreError::NotMigrated { names, .. } if names.starts_with("0001_analyze, ")), "{error}");
@@ -112,9 +111,19 @@ fn owner_writer_and_reader_may_what_they_need_and_no_more() {
     denied(&writer, "CREATE TABLE mine (n int)");
 
     let reader = Db::connect(&reader);
-    for relation in ["chat_latest", "chat_last_hour", "chat_top_emotes_hour", "moments_today", "chat_summary_minute",
-        "chat_summary_minute_20250115", "moments", "late_events", "dead_letters", "analyze_jobs", "analyze_partitions"]
-    {
+    for relation in [
+        "chat_latest",
+        "chat_last_hour",
+        "chat_top_emotes_hour",
+        "moments_today",
+        "chat_summary_minute",
+        "chat_summary_minute_20250115",
+        "moments",
+        "late_events",
+        "dead_letters",
+        "analyze_jobs",
+        "analyze_partitions",
+    ] {
         reader.execute(&format!("SELECT * FROM {relation}"));
     }
     denied(&reader, "INSERT INTO moments (moment_id) VALUES ('x')");
@@ -151,6 +160,7 @@ fn clicks() -> Job {
     let measure = |column: &str, kind| Measure { column: column.to_owned(), kind, is_nullable: kind == Kind::Float };
     Job {
         name: "clicks".to_owned(),
+        declaration: "as shipped".to_owned(),
         output: Output {
             schema: None,
             table: "Clicks by page".to_owned(),
@@ -199,7 +209,14 @@ fn a_table_that_does_not_fit_is_told_with_statements_that_cure_it() {
     let refuse = || block_on(Store::open(&test.postgres, clicks(), Settings::default()));
     let error = refuse().err().expect("a refusal");
     let StoreError::Table { problems, cure, .. } = &error else { panic!("{error}") };
-    for named in ["varchar", "timestamp without", "\"clicks\" is integer", "no column \"avg \"\"ms\"\"\"", "\"more\"", "primary key"] {
+    for named in [
+        "varchar",
+        "timestamp without",
+        "\"clicks\" is integer",
+        "no column \"avg \"\"ms\"\"\"",
+        "\"more\"",
+        "primary key",
+    ] {
         assert!(problems.replace("character varying", "varchar").contains(named), "no {named:?} in {problems}");
     }
     db.execute(cure);

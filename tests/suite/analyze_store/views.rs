@@ -33,17 +33,18 @@ fn views_answer_what_they_say() {
     rows.push(window("ended", minute - 5 * 86_400_000 - 10_000, 6));
     rows.push(WindowRow { is_final: false, ..window("fresh", minute, 1) });
     rows.push(window("ancient", 0, 3));
-    let midnight: i64 = db.value("SELECT (extract(epoch FROM date_trunc('day', now())) * 1000)::bigint").parse().unwrap();
-    let moments = vec![
-        super::moment("today", "live", midnight),
-        super::moment("yesterday", "live", midnight - 1),
-    ];
+    let midnight: i64 =
+        db.value("SELECT (extract(epoch FROM date_trunc('day', now())) * 1000)::bigint").parse().unwrap();
+    let moments = vec![super::moment("today", "live", midnight), super::moment("yesterday", "live", midnight - 1)];
     block_on(leader.flush(&Flush { now_ms, moments, ..flush_of(rows, 1) })).unwrap();
 
     let text = |rows: Vec<Vec<Option<String>>>| -> Vec<String> {
-        rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" ")).collect()
+        rows.into_iter()
+            .map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "))
+            .collect()
     };
-    let latest = "SELECT stream_id, (extract(epoch FROM window_start) * 1000)::bigint, chat_count FROM chat_latest ORDER BY 1";
+    let latest =
+        "SELECT stream_id, (extract(epoch FROM window_start) * 1000)::bigint, chat_count FROM chat_latest ORDER BY 1";
     assert_eq!(
         text(db.rows(latest)),
         [
@@ -59,7 +60,8 @@ fn views_answer_what_they_say() {
     // 60, or 61 where the hour began with the minute.
     assert!(matches!(starts.len(), 59..=61), "{}", starts.len());
     assert!(starts.iter().enumerate().all(|(n, start)| *start == minute - n as i64 * MINUTE_MS), "{starts:?}");
-    let emotes = text(db.rows("SELECT emote, uses, rank FROM chat_top_emotes_hour WHERE stream_id = 'live' ORDER BY rank"));
+    let emotes =
+        text(db.rows("SELECT emote, uses, rank FROM chat_top_emotes_hour WHERE stream_id = 'live' ORDER BY rank"));
     assert_eq!(emotes, ["LUL 500 1".to_owned(), format!("Kappa {} 2", 2 * starts.len())]);
     assert_eq!(text(db.rows("SELECT moment_id FROM moments_today")), ["today"]);
 }

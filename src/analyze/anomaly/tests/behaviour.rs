@@ -92,6 +92,17 @@ fn one_episode_is_one_moment() {
 }
 
 #[test]
+fn an_episode_is_no_baseline_for_as_long_as_its_windows_are_among_the_last() {
+    let key: Arc<str> = "s1".into();
+    let mut watcher = minutes(&zscore());
+    let values = [vec![10.0; 10], vec![60.0; 4], vec![10.0; 25]].concat();
+    for (minute, value) in (0..).zip(values) {
+        let (score, _) = watcher.observe_scored(&key, minute * MINUTE_MS, Some(value));
+        assert!(score.is_none_or(|score| score.baseline == 10.0), "minute {minute}: {score:?}");
+    }
+}
+
+#[test]
 fn a_level_that_stays_is_one_moment_and_then_the_usual() {
     assert_eq!(minutes_of(&run(&zscore(), &then(&[60.0; 60]))), [10]);
     let mut values = then(&[60.0; 30]);
@@ -159,7 +170,7 @@ fn a_tail_learns_how_much_a_stream_bursts() {
     let bursty: Vec<f64> = (0..400).map(|minute| if minute % 20 == 19 { 200.0 } else { 100.0 }).collect();
     let with = |values: &[f64], last: f64| minutes_of(&run(&watch, &[values, &[last]].concat()));
     assert_eq!(with(&calm, 200.0), [400]);
-    assert_eq!(with(&bursty, 200.0), []);
+    assert_eq!(with(&bursty, 200.0), Vec::<i64>::new());
     assert_eq!(with(&bursty, 500.0), [400]);
 }
 
@@ -181,8 +192,9 @@ fn keys_unseen_for_the_span_are_forgotten() {
     for (minute, key) in (0..).zip(&keys) {
         watcher.observe(key, minute * MINUTE_MS, Some(1.0));
     }
+    // For two baselines: so long an episode may be remembered.
     watcher.forget_before(100 * MINUTE_MS);
-    assert_eq!(watcher.len(), 10);
+    assert_eq!(watcher.len(), 20);
     watcher.forget_before(1_000 * MINUTE_MS);
     assert!(watcher.is_empty());
 }

@@ -1,9 +1,9 @@
 //! How many planted events are found, how soon, and how much is found that was not planted: printed by kind, detector,
 //! noise and level, and held to bounds.
 //!
-//! A window that ends within 30 s of an event's start, less than ten of which the watermark takes, holds 20 to 30 s
-//! of the event. So an event has a least size below which no detector of these windows could find it in 40 s without
-//! alarming on noise; it falls with the level, and is what `least` documents here and in the README.
+//! A window is known ten seconds after its end, so the last one that is known 40 s after an event's start holds 20 to
+//! 30 s of the event. Below some size, which falls with the level, no detector of such windows could tell those from
+//! noise: `least` is the size from which all must be found, the same that the module's header promises.
 
 use super::{
     super::{DetectorName, Watch, Watcher},
@@ -96,7 +96,8 @@ const LEVELS: [Level; 10] = [
 
 fn line(kind: Kind, detector: DetectorName, noise: Noise, level: f64, factors: Factors, tally: &Tally) -> String {
     let share = |count: usize, of: usize| 100.0 * count as f64 / of.max(1) as f64;
-    let delay = |index: usize| tally.delays_ms.get(index).map_or("-".to_owned(), |ms| format!("{:.0}", *ms as f64 / 1e3));
+    let delay =
+        |index: usize| tally.delays_ms.get(index).map_or("-".to_owned(), |ms| format!("{:.0}", *ms as f64 / 1e3));
     format!(
         "{:<12}{:<10}{:<8}{level:>7}  x{:<4}to x{:<4}{:>7.1}{:>9.1}{:>11.1}{:>11.2}{:>8}{:>6}",
         format!("{kind:?}"),
@@ -117,7 +118,17 @@ fn line(kind: Kind, detector: DetectorName, noise: Noise, level: f64, factors: F
 fn planted_events_are_found_in_time_and_little_else_is() {
     println!(
         "{:<12}{:<10}{:<8}{:>7}  {:<12}{:>8}{:>9}{:>11}{:>11}{:>8}{:>6}",
-        "kind", "detector", "noise", "level", "planted", "in 40 s%", "recall%", "precision%", "false/day", "median s", "max s"
+        "kind",
+        "detector",
+        "noise",
+        "level",
+        "planted",
+        "in 40 s%",
+        "recall%",
+        "precision%",
+        "false/day",
+        "median s",
+        "max s"
     );
     let mut failures = Vec::new();
     // The worst stream of each kind, for one stream has all three kinds of moments.
@@ -127,7 +138,8 @@ fn planted_events_are_found_in_time_and_little_else_is() {
             if noise == Noise::Bursty && kind == Kind::ViewerDrop {
                 continue;
             }
-            for (factors, is_found) in least.map(|least| (least, true)).into_iter().chain(smaller.map(|it| (it, false))) {
+            for (factors, is_found) in least.map(|least| (least, true)).into_iter().chain(smaller.map(|it| (it, false)))
+            {
                 let seed = number as u64 * 10 + u64::from(is_found);
                 let stream = Stream::new(kind, noise, level, DAYS, PLANTED_PER_DAY, factors, seed);
                 for detector in [DetectorName::Zscore, DetectorName::Quantile] {

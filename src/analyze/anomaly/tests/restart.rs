@@ -67,8 +67,10 @@ impl Tables {
     fn restored(&self, new: impl Fn() -> Watcher, keys: &[Arc<str>], next_ms: i64) -> Watcher {
         let mut watcher = new();
         let oldest_ms = next_ms - watcher.history_span_ms();
+        let (recent_ms, period_ms) = (next_ms - watcher.recent_span_ms(), watcher.period_ms());
         for (number, key) in keys.iter().enumerate() {
             let rows = self.rows.range((number, oldest_ms)..(number, next_ms));
+            let rows = rows.filter(|((_, start_ms), _)| *start_ms >= recent_ms || start_ms % period_ms == 0);
             let last = self.moments.iter().rfind(|moment| *moment.key == **key);
             let last = last.map(|it| Trace::new(it.window_start_ms, it.value, it.baseline, it.score, it.threshold));
             watcher.restore(key, rows.map(|((_, start_ms), value)| (*start_ms, *value)), last);

@@ -93,7 +93,15 @@ pub type Factors = (f64, f64);
 
 impl Stream {
     /// `level` is messages a minute (for viewers: viewers).
-    pub fn new(kind: Kind, noise: Noise, level: f64, days: usize, per_day: usize, factors: Factors, seed: u64) -> Stream {
+    pub fn new(
+        kind: Kind,
+        noise: Noise,
+        level: f64,
+        days: usize,
+        per_day: usize,
+        factors: Factors,
+        seed: u64,
+    ) -> Stream {
         let mut random = Random::new(seed);
         let length = days * DAY_PANES;
         let planted = plant(&mut random, days, per_day, factors);

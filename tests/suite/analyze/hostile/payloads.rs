@@ -45,7 +45,11 @@ fn fields(kind: Kind) -> Vec<(&'static str, String)> {
             ("timestamp", format!("\"{TIME}\"")),
         ],
         Kind::Viewer => {
-            vec![("stream_id", format!("\"v{n}\"")), ("viewer_count", "10".to_owned()), ("timestamp", format!("\"{TIME}\""))]
+            vec![
+                ("stream_id", format!("\"v{n}\"")),
+                ("viewer_count", "10".to_owned()),
+                ("timestamp", format!("\"{TIME}\"")),
+            ]
         }
     }
 }
@@ -135,15 +139,36 @@ const VIEWERS: u32 = 60;
 pub fn viewer() -> Vec<Case> {
     let mut cases = Cases { kind: Kind::Viewer, cases: Vec::new() };
     cases.each("viewer_count", &["0", "-0", "-5", "1.5", "2e3", "9223372036854775807", "1e15", "1E-3", "null"], Event);
-    let wrong = ["\"10\"", "\"\"", "true", "false", "[]", "[10]", "{}", "NaN", "Infinity", "-Infinity", "01", "+1", ".5", "1.", "0x1", "--1", "1e", "-"];
+    let wrong = [
+        "\"10\"",
+        "\"\"",
+        "true",
+        "false",
+        "[]",
+        "[10]",
+        "{}",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "01",
+        "+1",
+        ".5",
+        "1.",
+        "0x1",
+        "--1",
+        "1e",
+        "-",
+    ];
     cases.each("viewer_count", &wrong, INVALID);
     cases.each("viewer_count", &["1e999", "-1e999", &"9".repeat(400)], INVALID);
     cases.each("viewer_count", &["1e-400", &format!("0.{}", "3".repeat(400))], Either);
-    // Taken as about what fits into 64 bits, and the row is approximate: not an event of these books.
-    cases.each("viewer_count", &["1e400"], INVALID);
     cases.add("no viewer_count", cases.without("viewer_count"), Event);
     cases.add("viewer_count twice", cases.plus("\"viewer_count\":5"), INVALID);
-    cases.add("an event of chat", "{\"stream_id\":\"x\",\"message\":\"m\",\"timestamp\":\"2025-01-31T23:59:00Z\"}", Event);
+    cases.add(
+        "an event of chat",
+        "{\"stream_id\":\"x\",\"message\":\"m\",\"timestamp\":\"2025-01-31T23:59:00Z\"}",
+        Event,
+    );
     cases.each("timestamp", &["null"], NO_TIMESTAMP);
     cases.each("stream_id", &["null"], NULL_KEY);
     cases.cases
@@ -165,7 +190,9 @@ fn truncated(cases: &mut Cases) {
 }
 
 fn shapes(cases: &mut Cases) {
-    for other in ["[]", "null", "true", "5", "\"text\"", "not json", "<xml/>", " ", "\0", "{", "}", "[[[[", "id,name\n1,x"] {
+    for other in
+        ["[]", "null", "true", "5", "\"text\"", "not json", "<xml/>", " ", "\0", "{", "}", "[[[[", "id,name\n1,x"]
+    {
         cases.add(format!("instead of an object: {other:?}"), other, INVALID);
     }
     let text = cases.good();
@@ -208,7 +235,20 @@ fn shapes(cases: &mut Cases) {
         let objects = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
         cases.add(format!("{depth} objects deep as message"), cases.with("message", &objects), INVALID);
     }
-    for garbage in ["{\"a\":[1,{\"b\":[tru]}]}", "[1,2", "{\"a\":}", "[,]", "{\"a\" 1}", "nul", "[1 2]", "{1:2}", "NaN", "01", "1.", "\"\t\""] {
+    for garbage in [
+        "{\"a\":[1,{\"b\":[tru]}]}",
+        "[1,2",
+        "{\"a\":}",
+        "[,]",
+        "{\"a\" 1}",
+        "nul",
+        "[1 2]",
+        "{1:2}",
+        "NaN",
+        "01",
+        "1.",
+        "\"\t\"",
+    ] {
         cases.add(format!("an unknown field of {garbage}"), cases.plus(&format!("\"x\":{garbage}")), INVALID);
     }
     for value in ["{\"a\":[1,{\"b\":[true,null,-1.5e-3]}]}", "[]", "{}", "null", "1e999", "\"\""] {
@@ -243,7 +283,18 @@ fn bytes(cases: &mut Cases) {
 }
 
 fn escapes(cases: &mut Cases) {
-    for escape in ["\\ud800", "\\udc00", "\\ud800\\u0041", "\\udc00\\ud800", "\\ud83c\\n", "\\x41", "\\u12", "\\u12G4", "\\'", "\\"] {
+    for escape in [
+        "\\ud800",
+        "\\udc00",
+        "\\ud800\\u0041",
+        "\\udc00\\ud800",
+        "\\ud83c\\n",
+        "\\x41",
+        "\\u12",
+        "\\u12G4",
+        "\\'",
+        "\\",
+    ] {
         for field in ["message", "stream_id", "username"] {
             cases.add(format!("the escape {escape} in {field}"), cases.with(field, &format!("\"{escape}\"")), INVALID);
         }
@@ -253,14 +304,36 @@ fn escapes(cases: &mut Cases) {
         cases.add(format!("a bare {raw:?}"), cases.with("message", &format!("\"a{raw}b\"")), INVALID);
     }
     let odd = [
-        "", " ", "a\\u0000b", "\\n", "\\\"", "\\\\", "\\/", "\\u00e9", "\\ud83c\\udf54", "🍔 डोसा", "\u{7f}", "\u{2028}", "\u{202e}abc",
-        "{,}", "NULL", "'; DROP TABLE moments; --", "../../x", "__proto__", "%s%n", "NaN",
+        "",
+        " ",
+        "a\\u0000b",
+        "\\n",
+        "\\\"",
+        "\\\\",
+        "\\/",
+        "\\u00e9",
+        "\\ud83c\\udf54",
+        "🍔 डोसा",
+        "\u{7f}",
+        "\u{2028}",
+        "\u{202e}abc",
+        "{,}",
+        "NULL",
+        "'; DROP TABLE moments; --",
+        "../../x",
+        "__proto__",
+        "%s%n",
+        "NaN",
     ];
     for text in odd {
         for field in ["message", "username", "user_id"] {
             cases.add(format!("{field} is {text:?}"), cases.with(field, &format!("\"{text}\"")), Event);
         }
-        cases.add(format!("an emote of {text:?}"), cases.with("emotes", &format!("[\"{text}\",\"Kappa\",\"{text}\"]")), Event);
+        cases.add(
+            format!("an emote of {text:?}"),
+            cases.with("emotes", &format!("[\"{text}\",\"Kappa\",\"{text}\"]")),
+            Event,
+        );
         cases.add(format!("timestamp is {text:?}"), cases.with("timestamp", &format!("\"{text}\"")), TIMESTAMP);
         let key = cases.with("stream_id", &format!("\"odd{text}\""));
         cases.add(format!("stream_id is odd{text:?}"), key, if text.contains("\\u0000") { INVALID } else { Event });
@@ -278,8 +351,16 @@ fn types(cases: &mut Cases) {
     cases.each("message", &["5", "0.5", "true", "[]", "{}", "[\"a\"]", "{\"a\":\"b\"}"], INVALID);
     cases.each("event_id", &["null", "987654321987"], Event);
     cases.each("event_id", &["true", "[]", "{}"], INVALID);
-    cases.each("emotes", &["null", "[]", "[null]", "[\"Kappa\",null,\"LUL\"]", "\"Kappa\"", "[\"\"]", "[ \"a\" , \"b\" ]"], Event);
-    cases.each("emotes", &["5", "true", "{}", "[5]", "[true]", "[[\"Kappa\"]]", "[{\"name\":\"Kappa\"}]", "{\"Kappa\":1}"], INVALID);
+    cases.each(
+        "emotes",
+        &["null", "[]", "[null]", "[\"Kappa\",null,\"LUL\"]", "\"Kappa\"", "[\"\"]", "[ \"a\" , \"b\" ]"],
+        Event,
+    );
+    cases.each(
+        "emotes",
+        &["5", "true", "{}", "[5]", "[true]", "[[\"Kappa\"]]", "[{\"name\":\"Kappa\"}]", "{\"Kappa\":1}"],
+        INVALID,
+    );
     cases.each("username", &["5", "null", "true", "[]", "{}", "{\"a\":[1,2]}"], Event);
     for field in ["user_id", "message", "event_id", "username"] {
         cases.add(format!("no {field}"), cases.without(field), Event);
@@ -287,24 +368,55 @@ fn types(cases: &mut Cases) {
     cases.add("no stream_id", cases.without("stream_id"), NULL_KEY);
     cases.add("no timestamp", cases.without("timestamp"), NO_TIMESTAMP);
     cases.each("timestamp", &["null"], NO_TIMESTAMP);
-    cases.each("timestamp", &["1736943840", "1736943840000", "true", "[]", "{}", "[\"2025-01-31T23:59:00Z\"]"], TIMESTAMP);
+    cases.each(
+        "timestamp",
+        &["1736943840", "1736943840000", "true", "[]", "{}", "[\"2025-01-31T23:59:00Z\"]"],
+        TIMESTAMP,
+    );
 }
 
 fn times(cases: &mut Cases) {
-    let fair = ["2025-01-31T23:59:00.5Z", "2025-01-31T23:59:00.123456Z", "2025-02-01T05:29:00+05:30", "2025-01-31T23:59:59.999999Z", "2025-01-31T11:59:00.001-12:00"];
+    let fair = [
+        "2025-01-31T23:59:00.5Z",
+        "2025-01-31T23:59:00.123456Z",
+        "2025-02-01T05:29:00+05:30",
+        "2025-01-31T23:59:59.999999Z",
+        "2025-01-31T11:59:00.001-12:00",
+    ];
     for text in fair {
         cases.add(format!("timestamp is {text}"), cases.with("timestamp", &format!("\"{text}\"")), Event);
     }
-    let arguable = ["2025-01-31 23:59:00Z", "2025-01-31t23:59:00z", "2025-01-31T23:59:00-00:00", "2025-01-31T23:59:00.123456789Z"];
+    let arguable =
+        ["2025-01-31 23:59:00Z", "2025-01-31t23:59:00z", "2025-01-31T23:59:00-00:00", "2025-01-31T23:59:00.123456789Z"];
     for text in arguable {
         cases.add(format!("timestamp is {text}, arguable"), cases.with("timestamp", &format!("\"{text}\"")), Either);
     }
     let wrong = [
-        "9999-12-31T23:59:59Z", "10000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z", "2025-13-15T12:24:00Z", "2025-02-30T12:24:00Z",
-        "2025-02-29T00:00:00Z", "2025-01-32T12:24:00Z", "2025-01-15T25:00:00Z", "2025-01-15T12:60:00Z", "2025-01-15T12:24:61Z",
-        "2025-01-15T12:24:00+25:00", "2025-01-15T12:24:00.Z", "2025-01-15T12:24:00ZZ", "2025-1-15T12:24:00Z", "2025/01/15T12:24:00Z",
-        "01/15/2025", "2025-01-15", "2025-01-15T12:24:00", "now", "infinity", "1736943840", "2025-01-15T12:24:00 UTC", "２０２５-01-15T12:24:00Z",
-        "2025-01-15T12:24:00\\u0000Z", "0000-00-00T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "10000-01-01T00:00:00Z",
+        "-0001-01-01T00:00:00Z",
+        "2025-13-15T12:24:00Z",
+        "2025-02-30T12:24:00Z",
+        "2025-02-29T00:00:00Z",
+        "2025-01-32T12:24:00Z",
+        "2025-01-15T25:00:00Z",
+        "2025-01-15T12:60:00Z",
+        "2025-01-15T12:24:61Z",
+        "2025-01-15T12:24:00+25:00",
+        "2025-01-15T12:24:00.Z",
+        "2025-01-15T12:24:00ZZ",
+        "2025-1-15T12:24:00Z",
+        "2025/01/15T12:24:00Z",
+        "01/15/2025",
+        "2025-01-15",
+        "2025-01-15T12:24:00",
+        "now",
+        "infinity",
+        "1736943840",
+        "2025-01-15T12:24:00 UTC",
+        "２０２５-01-15T12:24:00Z",
+        "2025-01-15T12:24:00\\u0000Z",
+        "0000-00-00T00:00:00Z",
     ];
     for text in wrong {
         cases.add(format!("timestamp is {text}"), cases.with("timestamp", &format!("\"{text}\"")), TIMESTAMP);
