@@ -21,6 +21,7 @@ use crate::{
     stage::Context,
 };
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
@@ -88,6 +89,8 @@ struct Lane {
     topic_id: String,
     /// The end that was met, until something follows.
     end: Option<i64>,
+    /// Of what is read again after a restart, the offsets that are dead letters whatever the clock says now.
+    refused: HashSet<i64>,
 }
 
 pub struct Reading {
@@ -195,7 +198,9 @@ impl Reading {
         let mut lanes = Vec::with_capacity(found.len());
         for (input, partition, first, topic_id) in found {
             let source = engine.partition(input, partition.number, first);
-            lanes.push(Lane { source, input, partition, topic_id, end: None });
+            let is_here = |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
+            let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
+            lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
         }
         assign(&mut partitions, &engine, &lanes)?;
         Ok((partitions, engine, lanes))
@@ -270,7 +275,7 @@ impl Reading {
         if batch.is_empty() {
             return Ok(false);
         }
-        let Lane { source, input, partition, topic_id, end } = &mut self.lanes[index];
+        let Lane { source, input, partition, topic_id, end, refused } = &mut self.lanes[index];
         let (source, decoder) = (*source, &mut self.decoders[*input]);
         let mut any = false;
         for item in batch.items() {
@@ -280,6 +285,10 @@ impl Reading {
                     *end = None;
                     let engine = &mut self.engine;
                     let offset = record.offset;
+                    if !refused.is_empty() && refused.remove(&offset) {
+                        engine.skip(source, offset);
+                        continue;
+                    }
                     let decoded = decoder.decode(record.payload, |event| engine.add(source, offset, event, now_ms));
                     let rejection = match decoded {
                         Ok(added) => {
@@ -381,7 +390,8 @@ impl Reading {
                 let (first, _) = self.partitions.extent(&partition, KAFKA_TIMEOUT)?;
                 let source = self.engine.partition(input, number, first);
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
-                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None });
+                let refused = HashSet::new();
+                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None, refused });
                 added = true;
             }
         }

@@ -233,3 +233,31 @@ fn the_drain_at_sigterm_commits_what_was_counted() {
     let stored = "SELECT sum(next_offset) FROM analyze_partitions";
     assert_eq!(scene.test.db().value(stored), "300", "the positions are those of all that was read");
 }
+
+/// The clock that judged it goes on, and a restart reads it again.
+#[test]
+fn an_event_too_far_ahead_stays_a_dead_letter_after_a_restart() {
+    // Not idle, and nothing in most partitions: no window closes, and all is read again.
+    let job = Job { idle_ms: 60_000, more: json!({"max_future_ms": 2_000}), ..Job::quick() };
+    let mut scene = Scene::new(vec![job.clone()]);
+    let pen = Pen::new(&scene.test.brokers, scene.topics());
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let mut run = scene.start(&scene.file(), &[], &[]);
+    let ahead_ms = now_ms + 8_000;
+    pen.chat(0, &chat("present", "s", "u", "", now_ms));
+    pen.chat(0, &chat("future", "s", "u", "", ahead_ms));
+    pen.chat(0, &chat("after", "s", "u", "", now_ms));
+    pen.flush();
+    let db = scene.test.db();
+    eventually(DEADLINE, "the dead letter", || {
+        db.try_execute("SELECT FROM dead_letters").is_ok() && db.count("SELECT count(*) FROM dead_letters") == 1
+    });
+    run.kill();
+    eventually(DEADLINE, "its time to be near", || chrono::Utc::now().timestamp_millis() > ahead_ms - 1_000);
+    scene.jobs = vec![Job { idle_ms: 500, ..job }];
+    scene.catch_up(&scene.file());
+    let (messages, viewer) = scene.messages();
+    let is_future = |position| position == (0, 0, 1);
+    let expected = scene.assert_job(&scene.jobs[0], &Oracle { not_events: &is_future, ..Oracle::new(&messages, &viewer) });
+    assert_eq!((expected.rows.len(), expected.dead.len()), (2, 1));
+}
