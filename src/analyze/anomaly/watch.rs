@@ -134,8 +134,8 @@ impl Watch {
         // Three times the share lies between what a harmless burst does to a window, twice its messages at most, and
         // what a spike does that fills a third of one.
         let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.38, poisson: 1.5 },
-            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.35, poisson: 0.75 },
+            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.35, poisson: 1.5 },
+            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.33, poisson: 0.75 },
         };
         Watch::shipped("chat_spike", "chat_count", Direction::Up, Gap::Zero, detector, floor)
     }
