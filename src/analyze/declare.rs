@@ -3,7 +3,7 @@
 use super::{
     anomaly::{Detector, DetectorName, Direction, Floor, Gap, Watch},
     store,
-    window::{self, Declaration, Plan, PlanError},
+    window::{Declaration, Plan, PlanError},
 };
 use crate::config::model::{self, Function, Job};
 use serde_json::json;
@@ -23,19 +23,8 @@ pub fn plan(job: &Job) -> Result<Plan, PlanError> {
         counts_limit: job.counts_limit,
         flush_rows_limit: FLUSH_ROWS,
         inputs: job.inputs.len(),
-        join: match job.join {
-            model::Join::Left => window::Join::Left,
-            model::Join::Full => window::Join::Full,
-        },
-        measures: job
-            .measures
-            .iter()
-            .map(|measure| window::Measure {
-                column: measure.column.clone(),
-                input: measure.input,
-                function: function(&measure.function),
-            })
-            .collect(),
+        join: job.join,
+        measures: job.measures.clone(),
     })
 }
 
@@ -59,24 +48,6 @@ pub fn fingerprint(job: &Job) -> String {
         "measures": measures,
     })
     .to_string()
-}
-
-fn function(function: &Function) -> window::Function {
-    use window::Function as To;
-    match function.clone() {
-        Function::Count => To::Count,
-        Function::Rate => To::Rate,
-        Function::Sum { field } => To::Sum { field },
-        Function::Avg { field } => To::Avg { field },
-        Function::Min { field } => To::Min { field },
-        Function::Max { field } => To::Max { field },
-        Function::Distinct { field } => To::Distinct { field },
-        Function::TopK { field, k } => To::TopK { field, k },
-        Function::Counts { field } => To::Counts { field },
-        Function::SentimentAvg { field } => To::SentimentAvg { field },
-        Function::SentimentPositive { field } => To::SentimentPositive { field },
-        Function::SentimentNegative { field } => To::SentimentNegative { field },
-    }
 }
 
 pub fn output(job: &Job) -> store::Output {

@@ -3,7 +3,7 @@
 use super::{
     anomaly::{Moment, Trace, WatchError, Watcher},
     declare,
-    store::{self, Store, StoreError},
+    store::{Store, StoreError},
     window::{Flush, Value, WindowRow},
 };
 use crate::config::model::Job;
@@ -61,7 +61,7 @@ impl Watchers {
     }
 
     /// The moments that begin with the windows of a flush.
-    pub fn observe(&mut self, flush: &Flush) -> Vec<store::Moment> {
+    pub fn observe(&mut self, flush: &Flush) -> Vec<Moment> {
         let mut moments = Vec::new();
         for row in flush.rows.iter().filter(|row| row.is_final) {
             self.observe_row(row, &mut moments);
@@ -75,13 +75,13 @@ impl Watchers {
         moments
     }
 
-    fn observe_row(&mut self, row: &WindowRow, moments: &mut Vec<store::Moment>) {
+    fn observe_row(&mut self, row: &WindowRow, moments: &mut Vec<Moment>) {
         for (measure, watcher) in &mut self.watchers {
             let value = row.values.get(*measure).and_then(number);
             if row.revision > 0 {
                 watcher.revise(&row.key, row.start_ms, value);
             } else {
-                moments.extend(watcher.observe(&row.key, row.start_ms, value).map(stored));
+                moments.extend(watcher.observe(&row.key, row.start_ms, value));
             }
         }
     }
@@ -94,34 +94,5 @@ fn number(value: &Value) -> Option<f64> {
         Value::Float(value) => Some(*value),
         Value::Counts(counts) => Some(counts.iter().map(|(_, count)| *count).sum::<i64>() as f64),
         Value::Null | Value::TextList(_) => None,
-    }
-}
-
-fn stored(moment: Moment) -> store::Moment {
-    let Moment {
-        moment_id,
-        moment_type,
-        key,
-        metric,
-        window_start_ms,
-        window_end_ms,
-        value,
-        baseline,
-        score,
-        threshold,
-        details,
-    } = moment;
-    store::Moment {
-        moment_id,
-        moment_type,
-        key,
-        metric,
-        window_start_ms,
-        window_end_ms,
-        value,
-        baseline,
-        score,
-        threshold,
-        details,
     }
 }

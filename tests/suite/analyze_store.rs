@@ -6,11 +6,12 @@ mod lead;
 mod setup;
 mod views;
 
+pub use flush::{AFTER, BEFORE, CommitProxy};
+
 use crate::harness::{Db, Test, block_on};
 use headwater::analyze::{
-    store::{
-        DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Moment, Output, PartitionProgress, Settings, Store,
-    },
+    anomaly::Moment,
+    store::{DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Output, PartitionProgress, Settings, Store},
     window::{Value, WindowRow},
 };
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
+mod analyze;
+mod analyze_store;
 mod autumn;
 mod certificates;
 mod chunks;
@@ -34,4 +36,5 @@ mod style;
 mod tables;
 mod types;
 mod verify;
+mod verify_windows;
 mod workload;

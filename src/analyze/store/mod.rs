@@ -31,7 +31,7 @@ mod text;
 mod wire;
 
 pub use error::StoreError;
-pub use flush::{DeadLetter, Flush, Flushed, LateCount, Moment, PartitionProgress};
+pub use flush::{DeadLetter, Flush, Flushed, LateCount, PartitionProgress};
 pub use leader::{Leader, Stored};
 pub use lock::Holder;
 pub use read::LastMoment;

@@ -153,6 +153,11 @@ impl Engine {
         self.end_replay_of(source, was_replaying);
     }
 
+    /// The broker was asked for the end of the partition and did not answer.
+    pub fn end_unknown(&mut self, source: Source) {
+        self.sources[source.0].miss_end();
+    }
+
     /// Lets time pass: finds the idle partitions and raises the watermark. The clock itself moves it
     /// only where all partitions are idle.
     pub fn advance(&mut self, now_ms: i64) {

@@ -7,7 +7,8 @@ pub struct Source(pub(super) usize);
 /// The broker's answers that a partition is at its end, since the last record.
 #[derive(Debug, Clone, Copy)]
 struct Quiet {
-    since_ms: i64,
+    /// None where the broker has failed to answer since.
+    since_ms: Option<i64>,
     answered_ms: i64,
 }
 
@@ -51,8 +52,17 @@ impl Partition {
             return;
         }
         self.position = offset;
-        let since_ms = self.quiet.map_or(now_ms, |quiet| quiet.since_ms);
-        self.quiet = Some(Quiet { since_ms, answered_ms: now_ms });
+        let since_ms = self.quiet.and_then(|quiet| quiet.since_ms).unwrap_or(now_ms);
+        self.quiet = Some(Quiet { since_ms: Some(since_ms), answered_ms: now_ms });
+    }
+
+    /// The broker was asked for the end and did not answer: quiet begins anew when it does, for producers may
+    /// have shared the outage, and their backlog is yet to come.
+    pub fn miss_end(&mut self) {
+        self.is_idle = false;
+        if let Some(quiet) = &mut self.quiet {
+            quiet.since_ms = None;
+        }
     }
 
     pub fn is_at_end(&self) -> bool {
@@ -63,7 +73,7 @@ impl Partition {
     /// without answers, as in an outage, a partition is merely silent.
     pub fn update_idle(&mut self, idle_timeout_ms: i64, now_ms: i64) {
         self.is_idle = self.quiet.is_some_and(|quiet| {
-            quiet.answered_ms.saturating_sub(quiet.since_ms) >= idle_timeout_ms
+            quiet.since_ms.is_some_and(|since_ms| quiet.answered_ms.saturating_sub(since_ms) >= idle_timeout_ms)
                 && now_ms.saturating_sub(quiet.answered_ms) < idle_timeout_ms
         });
     }
@@ -100,5 +110,25 @@ mod tests {
         assert_eq!(partition.idle_answered_ms(), None);
         partition.answer_end(10, 1_310);
         assert_eq!(idle_at(&mut partition, 1_310), None);
+    }
+
+    #[test]
+    fn quiet_begins_anew_after_a_question_without_an_answer() {
+        let mut partition = Partition::new(0, 0, 0, 0);
+        let idle_at = |partition: &mut Partition, now_ms| {
+            partition.update_idle(100, now_ms);
+            partition.idle_answered_ms()
+        };
+        partition.miss_end();
+        assert!(!partition.is_at_end());
+        partition.answer_end(0, 1_000);
+        partition.answer_end(0, 1_100);
+        assert_eq!(idle_at(&mut partition, 1_100), Some(1_100));
+        partition.miss_end();
+        assert_eq!((idle_at(&mut partition, 1_110), partition.is_at_end()), (None, true));
+        partition.answer_end(0, 1_150);
+        assert_eq!(idle_at(&mut partition, 1_150), None, "what waited for the broker's return may come");
+        partition.answer_end(0, 1_250);
+        assert_eq!(idle_at(&mut partition, 1_250), Some(1_250));
     }
 }
