@@ -90,13 +90,15 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub bad: f64,
 
-    /// Planted for each stream and day: three to ten times the messages for half a minute to two.
+    /// Planted for each stream and day: 5 to 20 times the messages for half a minute to two, the more the fewer they are;
+    /// none below 30 messages a minute.
     #[arg(long, default_value_t = 2.0, value_name = "COUNT")]
     pub spikes: f64,
-    /// Planted for each stream and day: 40 to 80 % of the viewers gone for one to three minutes.
+    /// Planted for each stream and day: 60 to 80 % of the viewers gone for one to three minutes; none below 300 viewers.
     #[arg(long, default_value_t = 1.0, value_name = "COUNT")]
     pub drops: f64,
-    /// Planted for each stream and day: three to ten times the emotes of a message for half a minute to two.
+    /// Planted for each stream and day: 5 to 20 times the emotes of a message for half a minute to two, the more the
+    /// fewer they are; none below 30 emotes a minute.
     #[arg(long, default_value_t = 1.0, value_name = "COUNT")]
     pub storms: f64,
     /// Least time before a stream's first planted episode and between two; a quarter of a short run at most.

@@ -133,11 +133,11 @@ pub fn plan(settings: &Settings, streams: &Streams, messages_per_second: f64, da
         (Kind::ViewerDrop, settings.planted.viewer_drops_per_day),
         (Kind::EmoteSpike, settings.planted.emote_spikes_per_day),
     ];
-    let stream_days = f64::from(settings.streams) * seconds as f64 / DAY_SECONDS as f64;
+    let days = seconds as f64 / DAY_SECONDS as f64;
     for (kind, per_day) in counts {
-        planner.plant(kind, (per_day * stream_days).ceil() as u64);
+        planner.plant(kind, per_day * days);
     }
-    planner.add_bursts(settings.bursts_per_day * stream_days);
+    planner.add_bursts(settings.bursts_per_day * f64::from(settings.streams) * days);
     planner.episodes.sort_by_key(|episode| (episode.start_ms, episode.stream, episode.kind));
     planner.episodes
 }
@@ -156,15 +156,16 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// As many as there is room for.
-    fn plant(&mut self, kind: Kind, count: u64) {
+    /// So many for each stream where they would show, as there is room for them.
+    fn plant(&mut self, kind: Kind, per_stream: f64) {
         let all = 0..self.streams.shares().len() as u32;
         // At its best time of day, that is; the time itself is looked at below.
-        let candidates: Vec<u32> = all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
+        let candidates: Vec<u32> =
+            all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
         if candidates.is_empty() {
             return;
         }
-        for _ in 0..count {
+        for _ in 0..(per_stream * candidates.len() as f64).ceil() as u64 {
             for _ in 0..TRIES {
                 let stream = candidates[self.random.below(candidates.len() as u64) as usize];
                 let Some(episode) = self.draw(kind, stream) else { continue };

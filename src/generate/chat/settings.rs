@@ -67,7 +67,7 @@ pub enum DayShape {
 /// Episodes that a detector should find.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plant {
-    /// For each stream and day; a shorter run has its share, rounded up over all streams.
+    /// For each day and stream where they would show; a shorter run has its share, rounded up over all streams.
     pub chat_spikes_per_day: f64,
     pub viewer_drops_per_day: f64,
     pub emote_spikes_per_day: f64,
