@@ -1,11 +1,10 @@
-//! The end of the demo, on one screen.
+//! The end of the orders' part, on one screen.
 
-use super::{
-    delays::{Delays, Percentiles},
-    pipeline::Usage,
-    stage_set::StageSet,
+use super::{Names, delays::Delays};
+use crate::{
+    demo::{Percentiles, pipeline::Usage, stage_set::StageSet},
+    generate::Report,
 };
-use crate::generate::Report;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -63,10 +62,7 @@ impl Screen<'_> {
     pub fn show(&self) {
         println!("\n{}", summary(self.outcome));
         println!("\n{}", tree(&self.set.lake));
-        println!(
-            "\na query to try{}",
-            if self.set.lifetime == super::servers::Lifetime::Outlives { "" } else { " (after KEEP=1 make demo)" }
-        );
+        println!("\na query to try{}", if self.set.is_kept() { "" } else { " (after KEEP=1 make demo)" });
         println!("  {}", duckdb(&self.set.lake));
     }
 }
@@ -116,18 +112,12 @@ fn summary(outcome: &Outcome) -> String {
         None => lines.push("delay          not measured: your PostgreSQL has track_commit_timestamp off".to_owned()),
     }
     let verdict = if verified.ok { "reconciled: every row once" } else { "NOT reconciled: see the counts above" };
-    lines.push(format!("{verdict}  (headwater verify; the whole demo took {seconds:.0} s)"));
+    lines.push(format!("{verdict}  (headwater verify; this took {seconds:.0} s)"));
     lines.join("\n")
 }
 
 fn percentiles(found: &Option<Percentiles>) -> String {
-    match found {
-        Some(Percentiles { p50_ms, p99_ms, max_ms, .. }) => {
-            let seconds = |ms: &i64| *ms as f64 / 1_000.0;
-            format!("p50 {:.2} s, p99 {:.2} s, max {:.2} s", seconds(p50_ms), seconds(p99_ms), seconds(max_ms))
-        }
-        None => "no rows".to_owned(),
-    }
+    found.map_or_else(|| "no rows".to_owned(), |found| found.to_string())
 }
 
 fn duckdb(lake: &Path) -> String {
@@ -182,22 +172,18 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// How to look at what goes on running, and how to stop it.
-pub fn show_kept(set: &StageSet, http: Option<&str>, stop: &Path) {
+/// How to look at what goes on running.
+pub fn show_kept(set: &StageSet, names: &Names, http: Option<&str>) {
     let crate::config::model::Postgres { host, port, db, user, .. } = &set.postgres;
-    println!("\nkept running");
-    println!("  table     psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {} LIMIT 5'", set.table);
+    let table = &names.table;
+    println!("  orders    psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {table} LIMIT 5'");
     println!(
-        "  orders    headwater generate orders --url postgres://{user}@{host}:{port}/{db} --table {} --rate 100",
-        set.table
+        "            headwater generate orders --url postgres://{user}@{host}:{port}/{db} --table {table} --rate 100"
     );
-    println!("  topic     {} on {}", set.topic, set.kafka.brokers);
-    println!("  config    {}", set.config.display());
+    println!("            topic {} on {}, configuration {}", names.topic, set.kafka.brokers, names.config.display());
     if let Some(address) = http {
-        println!("  pipeline  curl http://{address}/status   (also /metrics, /ready)");
+        println!("            curl http://{address}/status   (also /metrics, /ready)");
     }
-    println!("  logs      {}", set.logs.display());
-    println!("  stop it   sh {}", stop.display());
 }
 
 #[cfg(test)]
