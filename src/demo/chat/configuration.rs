@@ -90,14 +90,19 @@ impl Names {
     }
 }
 
-/// Puts values in the place of `${NAME:-default}`; defaults where there is none, so that the environment of whoever
-/// plays changes nothing.
+/// Puts values in the place of `${NAME:-default}`; defaults where there is none, so that the environment of
+/// whoever plays changes nothing.
 fn substituted(text: &str, values: &BTreeMap<&str, String>) -> String {
     let mut done = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (inner, behind) = after.split_once('}').unwrap_or((after, ""));
         let (name, default) = inner.split_once(":-").unwrap_or((inner, ""));
+        // Quotes are for the braces, which mean something to YAML within a list.
+        let (before, behind) = match (before.strip_suffix('"'), behind.strip_prefix('"')) {
+            (Some(before), Some(behind)) => (before, behind),
+            _ => (before, behind),
+        };
         done.push_str(before);
         match values.get(name) {
             // As JSON, which YAML reads; `$${` is a dollar sign and a brace.
