@@ -35,11 +35,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// How log lines on stderr look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, display_order = 1_000)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter such as `headwater::land=debug`.
     /// The variable HEADWATER_LOG sets it too.
-    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true)]
+    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true, display_order = 1_001)]
     log: String,
 }
 
@@ -59,9 +59,13 @@ enum Command {
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
     Verify(VerifyArgs),
+    /// Try an anomaly detector on a series of your own, to choose a threshold.
+    ///
+    /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
+    Anomalies(AnomaliesArgs),
     /// Write realistic data to try things with.
     #[command(subcommand)]
-    Generate(GenerateCommand),
+    Generate(Box<GenerateCommand>),
     /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
     Demo(demo::Options),
     /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
@@ -82,6 +86,15 @@ struct ChatArgs {
     #[command(flatten)]
     options: generate::chat::Options,
     /// How the summary is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct AnomaliesArgs {
+    #[command(flatten)]
+    options: analyze::anomaly::backtest::Options,
+    /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -213,10 +226,17 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Analyze(args) => run_stages(args, Stages { analyze: true, ..Stages::default() }).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(options)) => generated(generate::orders(options).await, Format::Text),
-        Command::Generate(GenerateCommand::Chat(args)) => {
-            generated(generate::chat::chat(args.options).await, args.format)
-        }
+        Command::Generate(command) => match *command {
+            GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
+            GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
+        },
+        Command::Anomalies(args) => match analyze::anomaly::backtest::run(&args.options) {
+            Ok(report) => {
+                print_result(&report, args.format);
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
         Command::Demo(options) => demo::run(options).await,
         Command::Reference => {
             print!("{}", reference_markdown());

@@ -3,9 +3,10 @@
 use super::{
     anomaly::{Detector, DetectorName, Direction, Floor, Gap, Watch},
     store,
-    window::{self, Declaration, Plan, PlanError},
+    window::{Declaration, Plan, PlanError},
 };
 use crate::config::model::{self, Function, Job};
+use serde_json::json;
 
 /// About so many rows are handed to PostgreSQL at once.
 const FLUSH_ROWS: usize = 20_000;
@@ -22,38 +23,31 @@ pub fn plan(job: &Job) -> Result<Plan, PlanError> {
         counts_limit: job.counts_limit,
         flush_rows_limit: FLUSH_ROWS,
         inputs: job.inputs.len(),
-        join: match job.join {
-            model::Join::Left => window::Join::Left,
-            model::Join::Full => window::Join::Full,
-        },
-        measures: job
-            .measures
-            .iter()
-            .map(|measure| window::Measure {
-                column: measure.column.clone(),
-                input: measure.input,
-                function: function(&measure.function),
-            })
-            .collect(),
+        join: job.join,
+        measures: job.measures.clone(),
     })
 }
 
-fn function(function: &Function) -> window::Function {
-    use window::Function as To;
-    match function.clone() {
-        Function::Count => To::Count,
-        Function::Rate => To::Rate,
-        Function::Sum { field } => To::Sum { field },
-        Function::Avg { field } => To::Avg { field },
-        Function::Min { field } => To::Min { field },
-        Function::Max { field } => To::Max { field },
-        Function::Distinct { field } => To::Distinct { field },
-        Function::TopK { field, k } => To::TopK { field, k },
-        Function::Counts { field } => To::Counts { field },
-        Function::SentimentAvg { field } => To::SentimentAvg { field },
-        Function::SentimentPositive { field } => To::SentimentPositive { field },
-        Function::SentimentNegative { field } => To::SentimentNegative { field },
-    }
+/// All that the content of a window depends on, as JSON. What only says when a row is written is left out.
+pub fn fingerprint(job: &Job) -> String {
+    let inputs: Vec<_> = job
+        .inputs
+        .iter()
+        .map(|input| json!([input.topic, input.key, input.timestamp, input.id, input.tokens]))
+        .collect();
+    let measures: Vec<_> =
+        job.measures.iter().map(|measure| json!([measure.column, measure.input, measure.function])).collect();
+    json!({
+        "table": job.table,
+        "window_ms": job.window_ms,
+        "slide_ms": job.slide_ms,
+        "allowed_lateness_ms": job.allowed_lateness_ms,
+        "join": job.join,
+        "emote_sentiment": job.emote_sentiment,
+        "inputs": inputs,
+        "measures": measures,
+    })
+    .to_string()
 }
 
 pub fn output(job: &Job) -> store::Output {

@@ -378,3 +378,155 @@ fn token_text(token: Token) -> &'static str {
         Token::Nested(_) => "a list or an object",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::{
+        sentiment::Options,
+        window::{Declaration, Join, Measure},
+    };
+
+    fn decoder() -> Decoder {
+        let field = |name: &str| name.to_owned();
+        let functions = [
+            ("count", Function::Count),
+            ("users", Function::Distinct { field: field("user") }),
+            ("mood", Function::SentimentAvg { field: field("text") }),
+            ("top", Function::TopK { field: field("emotes"), k: 3 }),
+            ("sum", Function::Sum { field: field("n") }),
+        ];
+        let plan = Plan::new(Declaration {
+            size_ms: 1,
+            slide_ms: 1,
+            watermark_delay_ms: 0,
+            allowed_lateness_ms: 0,
+            idle_timeout_ms: 1,
+            max_future_ms: 0,
+            distinct_exact_limit: 1,
+            counts_limit: 1,
+            flush_rows_limit: 1,
+            inputs: 1,
+            join: Join::Left,
+            measures: functions
+                .into_iter()
+                .map(|(column, function)| Measure { column: column.to_owned(), input: 0, function })
+                .collect(),
+        })
+        .unwrap();
+        let input = Input {
+            name: field("chat"),
+            topic: field("t"),
+            key: field("key"),
+            timestamp: field("at"),
+            id: Some(field("id")),
+            tokens: vec![Tokens {
+                field: field("emotes"),
+                from: field("text"),
+                words: vec![field("Kappa"), field("LUL")],
+            }],
+            partitions: 1,
+            replication: 1,
+            retention_ms: 1,
+        };
+        Decoder::new(&plan, 0, &input, Arc::new(Analyzer::new(Options { emotes: false })))
+    }
+
+    /// The event of a payload as text: what is compared in the tests.
+    fn event(payload: &str) -> Result<String, (Reason, String)> {
+        decoder()
+            .decode(Some(payload.as_bytes()), |event| {
+                let id = event.id.map(|id| String::from_utf8_lossy(id).into_owned());
+                format!("{} {} {id:?} {:?}", event.key, event.timestamp_ms, event.values)
+            })
+            .map_err(|rejection| (rejection.reason, rejection.detail))
+    }
+
+    fn reason(payload: &str) -> Reason {
+        event(payload).expect_err(payload).0
+    }
+
+    #[test]
+    fn an_event_has_its_fields_wherever_they_stand() {
+        let expected =
+            "k 1736943840123 Some(\"e1\") [Text(\"u\"), Float(0.4404), TextList([\"A\", \"é\"]), Integer(7)]";
+        let orders = [
+            r#"{"key":"k","at":"2025-01-15T12:24:00.123Z","id":"e1","user":"u","text":"good","emotes":["A","\u00e9"],"n":7}"#,
+            r#" { "n" : 7 , "emotes":[ "A" ,null, "é" ], "other":{"key":[1]}, "text":"good","user":"u","id":"e1","at":"2025-01-15T13:24:00.123+01:00","key":"k" } "#,
+        ];
+        for payload in orders {
+            assert_eq!(event(payload).unwrap(), expected, "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_is_absent_or_null_is_null() {
+        let expected = "5 0 None [Null, Null, Null, Null]";
+        assert_eq!(event(r#"{"key":5,"at":"1970-01-01T00:00:00Z"}"#).unwrap(), expected);
+        let nulls = r#"{"key":5,"at":"1970-01-01T00:00:00Z","id":null,"user":null,"text":null,"emotes":null,"n":null}"#;
+        assert_eq!(event(nulls).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_list_that_is_absent_is_found_in_the_text() {
+        let of = |text: &str, emotes: &str| {
+            let event =
+                event(&format!(r#"{{"key":"k","at":"1970-01-01T00:00:00Z","text":"{text}"{emotes}}}"#)).unwrap();
+            event[event.find("Float").unwrap()..].split_once(", ").unwrap().1.to_owned()
+        };
+        assert_eq!(of("Kappa x LUL\\tKappa kappa Kappa!", ""), "TextList([\"Kappa\", \"LUL\", \"Kappa\"]), Null]");
+        assert_eq!(of("none here", ""), "Null, Null]");
+        assert_eq!(of("Kappa", r#","emotes":[]"#), "TextList([]), Null]");
+        assert_eq!(of("Kappa", r#","emotes":["B"]"#), "TextList([\"B\"]), Null]");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_reason() {
+        let with = |more: &str| format!(r#"{{"key":"k","at":"1970-01-01T00:00:00Z"{more}}}"#);
+        for (payload, expected) in [
+            ("", Reason::SchemaValidationFailed),
+            ("[]", Reason::SchemaValidationFailed),
+            ("{}", Reason::NullKey),
+            (r#"{"at":"1970-01-01T00:00:00Z"}"#, Reason::NullKey),
+            (r#"{"key":null,"at":"1970-01-01T00:00:00Z"}"#, Reason::NullKey),
+            (r#"{"key":"k"}"#, Reason::MissingRequiredField),
+            (r#"{"key":"k","at":"yesterday"}"#, Reason::InvalidTimestamp),
+            (r#"{"key":"k","at":"1970-01-01T00:00:00"}"#, Reason::InvalidTimestamp),
+            (r#"{"key":"k","at":5}"#, Reason::InvalidTimestamp),
+            (r#"{"key":1.5,"at":"1970-01-01T00:00:00Z"}"#, Reason::SchemaValidationFailed),
+            (r#"{"key":"a\u0000b","at":"1970-01-01T00:00:00Z"}"#, Reason::SchemaValidationFailed),
+            (r#"{"key":"\ud800","at":"1970-01-01T00:00:00Z"}"#, Reason::SchemaValidationFailed),
+            (&with(r#","key":"k""#), Reason::SchemaValidationFailed),
+            (&with(r#","user":[1]"#), Reason::SchemaValidationFailed),
+            (&with(r#","text":5"#), Reason::SchemaValidationFailed),
+            (&with(r#","emotes":[5]"#), Reason::SchemaValidationFailed),
+            (&with(r#","emotes":{"a":1}"#), Reason::SchemaValidationFailed),
+            (&with(r#","emotes":true"#), Reason::SchemaValidationFailed),
+            (&with(r#","n":"7""#), Reason::SchemaValidationFailed),
+            (&with(r#","n":1e999"#), Reason::SchemaValidationFailed),
+            (&with(r#","id":{}"#), Reason::SchemaValidationFailed),
+            (
+                &format!(r#"{{"key":"{}","at":"1970-01-01T00:00:00Z"}}"#, "x".repeat(1_025)),
+                Reason::SchemaValidationFailed,
+            ),
+        ] {
+            assert_eq!(reason(payload), expected, "{payload}");
+        }
+        assert!(decoder().decode(None, |_| ()).is_err(), "a tombstone");
+        assert!(decoder().decode(Some(b"{\"key\":\"\xff\"}"), |_| ()).is_err(), "not UTF-8");
+    }
+
+    #[test]
+    fn one_record_leaves_nothing_to_the_next() {
+        let mut decoder = decoder();
+        let full =
+            br#"{"key":"k","at":"1970-01-01T00:00:00Z","id":"e","user":"u","text":"good","emotes":["\u0041"],"n":7}"#;
+        for _ in 0..2 {
+            decoder.decode(Some(full), |event| assert_eq!(event.values.len(), 4)).unwrap();
+            let bare = br#"{"key":"k","at":"1970-01-01T00:00:00Z"}"#;
+            let is_bare =
+                |event: &Event<'_>| event.id.is_none() && event.values.iter().all(|value| *value == Field::Null);
+            assert!(decoder.decode(Some(bare), is_bare).unwrap());
+        }
+    }
+}

@@ -203,7 +203,11 @@ impl Supervisor {
         let config = self.pipeline.postgres.as_ref().ok_or_else(missing)?;
         let analyze = self.pipeline.analyze.as_ref().ok_or_else(missing)?;
         let plan = declare::plan(&self.job).map_err(|error| TurnEnd::Stopped(error.to_string()))?;
-        let job = store::Job { name: self.job.id.clone(), output: declare::output(&self.job) };
+        let job = store::Job {
+            name: self.job.id.clone(),
+            output: declare::output(&self.job),
+            declaration: declare::fingerprint(&self.job),
+        };
         let settings = store::Settings {
             schema: analyze.schema.clone(),
             migrate: analyze.migrate,

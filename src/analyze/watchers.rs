@@ -3,13 +3,15 @@
 use super::{
     anomaly::{Moment, Trace, WatchError, Watcher},
     declare,
-    store::{self, Store, StoreError},
+    store::{Store, StoreError},
     window::{Flush, Value, WindowRow},
 };
 use crate::config::model::Job;
 use futures_util::TryStreamExt;
 use std::sync::Arc;
 
+/// An episode that lasts for longer has become what is usual.
+const EPISODE_MS: i64 = 86_400_000;
 /// Keys that are no longer seen are looked for once in so many flushes.
 const FORGET_FLUSHES: u32 = 100;
 
@@ -34,7 +36,7 @@ impl Watchers {
     /// Reads back what a former process knew: the final windows of the spans that the watches look at,
     /// below the stored watermark, and each key's last moments.
     pub async fn restore(&mut self, job: &Job, store: &Store, watermark_ms: i64) -> Result<(), StoreError> {
-        let spans = self.watchers.iter().map(|(_, watcher)| watcher.history_span_ms().max(watcher.watch().cooldown_ms));
+        let spans = self.watchers.iter().map(|(_, watcher)| watcher.history_span_ms());
         let Some(span_ms) = spans.max() else { return Ok(()) };
         let since_ms = watermark_ms.saturating_sub(span_ms + job.window_ms + job.slide_ms);
         let columns: Vec<&str> = self.watchers.iter().map(|(_, watcher)| watcher.watch().measure.as_str()).collect();
@@ -44,7 +46,8 @@ impl Watchers {
                 watcher.revise(&row.key, row.start_ms, number(value));
             }
         }
-        for last in store.last_moments(since_ms).await? {
+        // A moment counts until its episode is over, which may be long after it began.
+        for last in store.last_moments(since_ms.saturating_sub(EPISODE_MS)).await? {
             let key: Arc<str> = last.key.as_str().into();
             let is_it = |watcher: &Watcher| {
                 watcher.watch().moment_type == last.moment_type && watcher.watch().measure == last.metric
@@ -58,7 +61,7 @@ impl Watchers {
     }
 
     /// The moments that begin with the windows of a flush.
-    pub fn observe(&mut self, flush: &Flush) -> Vec<store::Moment> {
+    pub fn observe(&mut self, flush: &Flush) -> Vec<Moment> {
         let mut moments = Vec::new();
         for row in flush.rows.iter().filter(|row| row.is_final) {
             self.observe_row(row, &mut moments);
@@ -72,13 +75,13 @@ impl Watchers {
         moments
     }
 
-    fn observe_row(&mut self, row: &WindowRow, moments: &mut Vec<store::Moment>) {
+    fn observe_row(&mut self, row: &WindowRow, moments: &mut Vec<Moment>) {
         for (measure, watcher) in &mut self.watchers {
             let value = row.values.get(*measure).and_then(number);
             if row.revision > 0 {
                 watcher.revise(&row.key, row.start_ms, value);
             } else {
-                moments.extend(watcher.observe(&row.key, row.start_ms, value).map(stored));
+                moments.extend(watcher.observe(&row.key, row.start_ms, value));
             }
         }
     }
@@ -91,34 +94,5 @@ fn number(value: &Value) -> Option<f64> {
         Value::Float(value) => Some(*value),
         Value::Counts(counts) => Some(counts.iter().map(|(_, count)| *count).sum::<i64>() as f64),
         Value::Null | Value::TextList(_) => None,
-    }
-}
-
-fn stored(moment: Moment) -> store::Moment {
-    let Moment {
-        moment_id,
-        moment_type,
-        key,
-        metric,
-        window_start_ms,
-        window_end_ms,
-        value,
-        baseline,
-        score,
-        threshold,
-        details,
-    } = moment;
-    store::Moment {
-        moment_id,
-        moment_type,
-        key,
-        metric,
-        window_start_ms,
-        window_end_ms,
-        value,
-        baseline,
-        score,
-        threshold,
-        details,
     }
 }

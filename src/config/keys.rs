@@ -513,7 +513,7 @@ pub static KEYS: &[Key] = &[
     )
     .derived("2.5 for `zscore`, 1.5 for `quantile`"),
     number("analyze.jobs[].anomalies[].floor_relative", 0.0, 1e6, "0", "Least deviation as a share of the baseline.")
-        .derived("0.2 for `zscore`, 0.1 for `quantile`"),
+        .derived("0.25 for `zscore`, 0.1 for `quantile`"),
     number(
         "analyze.jobs[].anomalies[].floor_poisson",
         0.0,

@@ -7,32 +7,38 @@ use crate::config::{
 };
 use std::path::PathBuf;
 
+/// The arguments that say where to: an address or a file.
+pub(super) const TARGET: &str = "target";
+
+/// One of them is given, and only one.
+pub(super) fn target_group() -> clap::ArgGroup {
+    clap::ArgGroup::new(TARGET).required(true).multiple(false)
+}
+
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigFile {
     /// A configuration file whose postgres or kafka section says how to connect.
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    #[arg(short = 'c', long = "config", value_name = "FILE", group = TARGET)]
     pub config: Option<PathBuf>,
-    /// Whose section, where the file has several tenants.
-    #[arg(long, value_name = "NAME", requires = "config")]
-    pub tenant: Option<String>,
 }
 
 impl ConfigFile {
-    pub(super) fn postgres(&self) -> Result<Postgres, GenerateError> {
+    pub(super) fn postgres(&self, tenant: Option<&str>) -> Result<Postgres, GenerateError> {
         let no_postgres = || GenerateError::NoPostgres { file: self.config.clone().unwrap_or_default() };
-        self.pipeline()?.postgres.ok_or_else(no_postgres)
+        self.pipeline(tenant)?.postgres.ok_or_else(no_postgres)
     }
 
-    pub(super) fn kafka(&self) -> Result<Kafka, GenerateError> {
-        Ok(self.pipeline()?.kafka)
+    pub(super) fn kafka(&self, tenant: Option<&str>) -> Result<Kafka, GenerateError> {
+        Ok(self.pipeline(tenant)?.kafka)
     }
 
-    fn pipeline(&self) -> Result<Pipeline, GenerateError> {
+    /// The only one, or that of the tenant.
+    fn pipeline(&self, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
         let file = self.config.clone().unwrap_or_default();
         let mut pipelines = config::load_file(&file)?.pipelines;
         let names: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-        let place = match &self.tenant {
-            Some(tenant) => names.iter().position(|name| name == tenant),
+        let place = match tenant {
+            Some(tenant) => names.iter().position(|name| *name == tenant),
             None => (names.len() == 1).then_some(0),
         };
         let wrong = GenerateError::Tenant { file, names: names.join(", ") };
@@ -43,6 +49,7 @@ impl ConfigFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const SECTIONS: &str =
         "postgres: {host: h, db: '{tenant}', user: u, table: t}\nkafka: {brokers: 'k:9092', topic: '{tenant}'}\n";
@@ -53,8 +60,8 @@ mod tests {
         path
     }
 
-    fn found(path: &PathBuf, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
-        ConfigFile { config: Some(path.clone()), tenant: tenant.map(str::to_owned) }.pipeline()
+    fn found(path: &Path, tenant: Option<&str>) -> Result<Pipeline, GenerateError> {
+        ConfigFile { config: Some(path.to_owned()) }.pipeline(tenant)
     }
 
     #[test]
@@ -71,11 +78,11 @@ mod tests {
     #[test]
     fn a_file_of_one_pipeline_is_taken_as_it_is() {
         let path = file("one", &SECTIONS.replace("{tenant}", "shop"));
-        let of_file = ConfigFile { config: Some(path.clone()), tenant: None };
-        assert_eq!(of_file.kafka().unwrap().brokers, "k:9092");
-        assert_eq!(of_file.postgres().unwrap().db, "shop");
+        let of_file = ConfigFile { config: Some(path.clone()) };
+        assert_eq!(of_file.kafka(None).unwrap().brokers, "k:9092");
+        assert_eq!(of_file.postgres(None).unwrap().db, "shop");
         std::fs::remove_file(path).unwrap();
-        let error = of_file.kafka().unwrap_err();
+        let error = of_file.kafka(None).unwrap_err();
         assert!(matches!(error, GenerateError::Configuration(_)), "{error}");
     }
 }

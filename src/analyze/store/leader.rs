@@ -38,12 +38,16 @@ impl Leader {
     pub(super) async fn new(store: Arc<Store>, lock: Lock) -> Result<Leader, StoreError> {
         let client = store.pool.get().await?;
         let job = &store.job.name;
-        let row = client.query_one("SELECT epoch, flushes, watermark FROM analyze_jobs WHERE job = $1", &[job]).await?;
+        let row = client
+            .query_one("SELECT epoch, flushes, watermark, declaration FROM analyze_jobs WHERE job = $1", &[job])
+            .await?;
         let epoch: i64 = row.get(0);
         if epoch != lock.epoch {
             return Err(fenced(&store, &lock, format!("now it is {epoch}")));
         }
-        let partitions = client
+        let declared: Option<String> = row.get(3);
+        let is_other = declared.as_ref() != Some(&store.job.declaration);
+        let partitions: Vec<PartitionProgress> = client
             .query(
                 "SELECT topic, partition, topic_id, next_offset, replay_offset FROM analyze_partitions
                  WHERE job = $1 ORDER BY topic, partition",
@@ -59,6 +63,14 @@ impl Leader {
                 replay_offset: row.get(4),
             })
             .collect();
+        if let (true, Some(was), false) = (is_other, declared, partitions.is_empty()) {
+            let (job, now) = (job.clone(), store.job.declaration.clone());
+            return Err(StoreError::Redeclared { job, was, now });
+        }
+        if is_other {
+            let sql = "UPDATE analyze_jobs SET declaration = $2 WHERE job = $1 AND epoch = $3";
+            client.execute(sql, &[job, &store.job.declaration, &epoch]).await?;
+        }
         drop(client);
         let watermark_ms = row.get::<_, Option<Timestamp>>(2).map(|watermark| watermark.0);
         let stored = Stored { epoch, watermark_ms, partitions };

@@ -1,8 +1,9 @@
 //! Where each measure keeps its state: measures of the same field share it.
 
 use super::{
+    Function, Measure,
     number::{Number, SCORE_WORDS, SUM_WORDS, blank_extreme},
-    plan::{FieldSlot, Function, Measure, Reading},
+    plan::{FieldSlot, Reading},
 };
 
 /// What an event's field is counted into: the first word of a number, a set, a tally.

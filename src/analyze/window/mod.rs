@@ -56,8 +56,9 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use crate::config::model::{Function, Join, Measure};
 pub use engine::Engine;
 pub use event::{Added, Event, Field, Value, WindowRow};
 pub use flush::{Flush, LateCount, PartitionProgress, Progress};
-pub use plan::{Declaration, FieldSlot, Function, Join, Measure, Plan, PlanError, Reading};
+pub use plan::{Declaration, FieldSlot, Plan, PlanError, Reading};
 pub use source::Source;

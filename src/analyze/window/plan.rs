@@ -1,6 +1,7 @@
 //! What is to be counted: the declaration of a window, checked and compiled.
 
 use super::{grid::Grid, layout::Layout};
+use crate::config::model::{Function, Join, Measure};
 
 /// More panes than this in one window would make each row a long merge.
 const PANES_LIMIT: i64 = 3_600;
@@ -31,73 +32,6 @@ pub struct Declaration {
     pub inputs: usize,
     pub join: Join,
     pub measures: Vec<Measure>,
-}
-
-/// Which windows of a key become rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Join {
-    /// Where the first input has an event.
-    #[default]
-    Left,
-    /// Where any input has an event.
-    Full,
-}
-
-/// One column of the output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Measure {
-    pub column: String,
-    /// Index of the input whose events it measures.
-    pub input: usize,
-    pub function: Function,
-}
-
-/// What is measured of an input's events in a window. Fields that are null or of another kind are
-/// passed over, as in SQL; without any value the numbers are `Value::Null`, the counts zero or empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Function {
-    /// Events: `Value::Integer`.
-    Count,
-    /// Events per second of the window: `Value::Float`.
-    Rate,
-    /// `Value::Float`, added in steps of 1e-9, so that the order of events does not matter.
-    Sum {
-        field: String,
-    },
-    Avg {
-        field: String,
-    },
-    Min {
-        field: String,
-    },
-    Max {
-        field: String,
-    },
-    /// Different values, of a list its elements: `Value::Integer`.
-    Distinct {
-        field: String,
-    },
-    /// The most frequent values, those equally frequent by their bytes: `Value::TextList`.
-    TopK {
-        field: String,
-        k: usize,
-    },
-    /// How often each value came, in the same order: `Value::Counts`.
-    Counts {
-        field: String,
-    },
-    /// Mean of the sentiment scores, in steps of 1e-4: `Value::Float`.
-    SentimentAvg {
-        field: String,
-    },
-    /// Scores of 0.05 and above: `Value::Integer`.
-    SentimentPositive {
-        field: String,
-    },
-    /// Scores of -0.05 and below: `Value::Integer`.
-    SentimentNegative {
-        field: String,
-    },
 }
 
 /// A place in [`super::Event::values`].

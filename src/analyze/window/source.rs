@@ -45,13 +45,16 @@ impl Partition {
         is_ahead
     }
 
-    pub fn answer_end(&mut self, offset: i64, now_ms: i64) {
+    /// Answers that are further apart than the timeout do not belong together: after an outage, which
+    /// producers may have shared, quiet begins anew.
+    pub fn answer_end(&mut self, offset: i64, idle_timeout_ms: i64, now_ms: i64) {
         if offset < self.position {
             // The answer is older than the last record.
             return;
         }
         self.position = offset;
-        let since_ms = self.quiet.map_or(now_ms, |quiet| quiet.since_ms);
+        let before = self.quiet.filter(|quiet| now_ms.saturating_sub(quiet.answered_ms) <= idle_timeout_ms);
+        let since_ms = before.map_or(now_ms, |quiet| quiet.since_ms);
         self.quiet = Some(Quiet { since_ms, answered_ms: now_ms });
     }
 
@@ -87,18 +90,24 @@ mod tests {
         };
         assert_eq!(idle_at(&mut partition, 1_000), None);
         partition.pass(7);
-        partition.answer_end(7, 1_000);
+        partition.answer_end(7, 100, 1_000);
         assert!(!partition.is_at_end(), "an answer older than the record");
-        partition.answer_end(8, 1_000);
-        assert_eq!(idle_at(&mut partition, 1_150), None, "one answer, then silence");
-        partition.answer_end(8, 1_150);
+        partition.answer_end(8, 100, 1_000);
+        assert_eq!(idle_at(&mut partition, 1_090), None, "one answer, then silence");
+        partition.answer_end(8, 100, 1_090);
+        assert_eq!(idle_at(&mut partition, 1_100), None, "not long enough");
+        partition.answer_end(8, 100, 1_150);
         assert_eq!(idle_at(&mut partition, 1_200), Some(1_150));
         assert_eq!(idle_at(&mut partition, 1_250), None, "an outage began");
-        partition.answer_end(9, 1_300);
-        assert_eq!((idle_at(&mut partition, 1_300), partition.position), (Some(1_300), 9));
+        partition.answer_end(9, 100, 1_300);
+        assert_eq!((idle_at(&mut partition, 1_300), partition.position), (None, 9), "what waited for its end may come");
+        partition.answer_end(9, 100, 1_399);
+        assert_eq!(idle_at(&mut partition, 1_399), None);
+        partition.answer_end(9, 100, 1_400);
+        assert_eq!(idle_at(&mut partition, 1_400), Some(1_400));
         partition.pass(9);
         assert_eq!(partition.idle_answered_ms(), None);
-        partition.answer_end(10, 1_310);
-        assert_eq!(idle_at(&mut partition, 1_310), None);
+        partition.answer_end(10, 100, 1_410);
+        assert_eq!(idle_at(&mut partition, 1_410), None);
     }
 }

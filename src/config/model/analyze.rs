@@ -46,12 +46,14 @@ pub struct Job {
     pub anomalies: Vec<Anomaly>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Which windows of a key become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Join {
-    /// A window has a row where the first input has events.
+    /// Where the first input has an event.
+    #[default]
     Left,
-    /// A window has a row where any input has events.
+    /// Where any input has an event.
     Full,
 }
 
@@ -80,21 +82,25 @@ pub struct Tokens {
     pub words: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One column of the output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Measure {
-    /// Column of the job's table.
     pub column: String,
-    /// Position in the job's inputs.
+    /// Index of the input whose events it measures.
     pub input: usize,
     pub function: Function,
 }
 
+/// What is measured of an input's events in a window. Fields that are null or of another kind are
+/// passed over, as in SQL; without any value the numbers are `Value::Null`, the counts zero or empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Function {
+    /// Events: `Value::Integer`.
     Count,
-    /// Events per second of the window.
+    /// Events per second of the window: `Value::Float`.
     Rate,
+    /// `Value::Float`, added in steps of 1e-9, so that the order of events does not matter.
     Sum {
         field: String,
     },
@@ -107,22 +113,28 @@ pub enum Function {
     Max {
         field: String,
     },
+    /// Different values, of a list its elements: `Value::Integer`.
     Distinct {
         field: String,
     },
+    /// The most frequent values, those equally frequent by their bytes: `Value::TextList`.
     TopK {
         field: String,
         k: usize,
     },
+    /// How often each value came, in the same order: `Value::Counts`.
     Counts {
         field: String,
     },
+    /// Mean of the sentiment scores, in steps of 1e-4: `Value::Float`.
     SentimentAvg {
         field: String,
     },
+    /// Scores of 0.05 and above: `Value::Integer`.
     SentimentPositive {
         field: String,
     },
+    /// Scores of -0.05 and below: `Value::Integer`.
     SentimentNegative {
         field: String,
     },

@@ -3,7 +3,10 @@
 use super::{CHAT_TOPIC, DayShape, Job, Pace, Plant, Progress, Settings, VIEWER_TOPIC, Volume};
 use crate::{
     config::model::{Compression, Kafka},
-    generate::{GenerateError, Show, target::ConfigFile},
+    generate::{
+        GenerateError, Show,
+        target::{ConfigFile, TARGET, target_group},
+    },
 };
 use std::{
     io::IsTerminal,
@@ -13,12 +16,16 @@ use std::{
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = target_group())]
 pub struct Options {
     /// The brokers, without TLS and passwords: host:port[,host:port]. For others give a file.
-    #[arg(long, value_name = "BROKERS", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "BROKERS", group = TARGET)]
     pub brokers: Option<String>,
     #[command(flatten)]
     pub file: ConfigFile,
+    /// Whose section of the file, where it has several tenants.
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "brokers")]
+    pub tenant: Option<String>,
     /// Messages, keyed by stream.
     #[arg(long, default_value = CHAT_TOPIC, value_name = "TOPIC")]
     pub chat_topic: String,
@@ -111,7 +118,7 @@ impl Options {
     pub(super) fn job(self, shutdown: watch::Receiver<bool>) -> Result<Job, GenerateError> {
         let mut kafka = match &self.brokers {
             Some(brokers) => Kafka::plaintext(brokers),
-            None => self.file.kafka()?,
+            None => self.file.kafka(self.tenant.as_deref())?,
         };
         kafka.create_topics &= !self.no_create;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);

@@ -2,7 +2,7 @@
 
 use super::{
     draws::{between, mix, poisson},
-    message::Mood,
+    message::{EMOTES_PER_MESSAGE, Mood},
     settings::{DayShape, Settings},
     streams::Streams,
     words::EMOTES,
@@ -12,8 +12,17 @@ use serde::Serialize;
 use std::collections::HashMap;
 
 pub const DAY_SECONDS: u64 = 86_400;
-/// A spike in a stream with fewer messages a second would not show: three times nothing is nothing.
-const LEAST_RATE: f64 = 0.5;
+/// How large an episode is to be found within 40 s of its start, by its measure's level (`analyze::anomaly` promises
+/// it, and has the reasons): of messages or emotes a minute, what multiplies them at least; of viewers, what is left
+/// of them at most. In between, by the level's logarithm; at a level below the first it would not show.
+const LEAST_SPIKES: [(f64, f64); 3] = [(30.0, 10.0), (100.0, 7.0), (600.0, 5.0)];
+const LEAST_DROPS: [(f64, f64); 2] = [(300.0, 0.3), (2_000.0, 0.4)];
+/// A spike is up to so many times as high as the least.
+const HIGHEST_SPIKE: f64 = 2.0;
+/// What the largest drop leaves.
+const LARGEST_DROP: f64 = 0.2;
+/// What a burst that means nothing multiplies the messages by.
+const BURSTS: (f64, f64) = (1.2, 2.0);
 /// How often a place is looked for that is far enough from other episodes.
 const TRIES: u32 = 50;
 
@@ -40,15 +49,32 @@ impl Kind {
         }
     }
 
-    /// How long it lasts, in seconds, and what it multiplies its measure by.
-    fn ranges(self) -> ((f64, f64), (f64, f64)) {
+    /// How long it lasts, in seconds; half of a short run at most.
+    fn lengths(self) -> (f64, f64) {
         match self {
-            Kind::ChatSpike => ((30.0, 120.0), (3.0, 10.0)),
-            Kind::ViewerDrop => ((60.0, 180.0), (0.2, 0.6)),
-            Kind::EmoteSpike => ((30.0, 120.0), (3.0, 10.0)),
-            Kind::Burst => ((10.0, 60.0), (1.2, 2.0)),
+            Kind::ChatSpike | Kind::EmoteSpike => (30.0, 120.0),
+            Kind::ViewerDrop => (60.0, 180.0),
+            Kind::Burst => (10.0, 60.0),
         }
     }
+
+    /// What it multiplies its measure by where that has such a level; `None` where it would not show.
+    fn factors(self, level: f64) -> Option<(f64, f64)> {
+        match self {
+            Kind::ChatSpike | Kind::EmoteSpike => {
+                least_size(&LEAST_SPIKES, level).map(|least| (least, HIGHEST_SPIKE * least))
+            }
+            Kind::ViewerDrop => least_size(&LEAST_DROPS, level).map(|most| (LARGEST_DROP, most)),
+            Kind::Burst => Some(BURSTS),
+        }
+    }
+}
+
+fn least_size(sizes: &[(f64, f64)], level: f64) -> Option<f64> {
+    let above = sizes.partition_point(|(at, _)| *at <= level);
+    let (low, size) = *sizes.get(above.checked_sub(1)?)?;
+    let Some((high, next)) = sizes.get(above) else { return Some(size) };
+    Some(size + (next - size) * (level / low).ln() / (high / low).ln())
 }
 
 /// A time in which one measure of one stream is multiplied.
@@ -142,25 +168,23 @@ impl Planner<'_> {
 
     /// As many as there is room for.
     fn plant(&mut self, kind: Kind, count: u64) {
-        let shares = self.streams.shares();
+        let all = 0..self.streams.shares().len() as u32;
         // At its best time of day, that is; the time itself is looked at below.
-        let may_show = |stream: &u32| self.is_visible(kind, *stream, 2.0);
-        let candidates: Vec<u32> = (0..shares.len() as u32).filter(may_show).collect();
+        let candidates: Vec<u32> = all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
         if candidates.is_empty() {
             return;
         }
         for _ in 0..count {
             for _ in 0..TRIES {
                 let stream = candidates[self.random.below(candidates.len() as u64) as usize];
-                let episode = self.draw(kind, stream);
+                let Some(episode) = self.draw(kind, stream) else { continue };
                 let taken = self.taken.entry(stream).or_default();
                 let is_apart = |(start, end): &(i64, i64)| {
                     episode.start_ms >= end + self.gap_ms || episode.end_ms + self.gap_ms <= *start
                 };
                 let has_history = episode.start_ms >= self.start_ms + self.gap_ms;
-                let is_clear = has_history && taken.iter().all(is_apart);
-                if is_clear && self.is_visible(kind, stream, self.day_shape.factor(episode.start_ms)) {
-                    self.taken.entry(stream).or_default().push((episode.start_ms, episode.end_ms));
+                if has_history && taken.iter().all(is_apart) {
+                    taken.push((episode.start_ms, episode.end_ms));
                     self.episodes.push(episode);
                     break;
                 }
@@ -168,27 +192,34 @@ impl Planner<'_> {
         }
     }
 
-    fn is_visible(&self, kind: Kind, stream: u32, day_factor: f64) -> bool {
-        kind == Kind::ViewerDrop || self.streams.share(stream) * self.messages_per_second * day_factor >= LEAST_RATE
+    /// Messages or emotes a minute, or viewers, without episodes.
+    fn level(&self, kind: Kind, stream: u32, day_factor: f64) -> f64 {
+        let messages = 60.0 * self.streams.share(stream) * self.messages_per_second * day_factor;
+        match kind {
+            Kind::ChatSpike | Kind::Burst => messages,
+            Kind::EmoteSpike => messages * EMOTES_PER_MESSAGE,
+            Kind::ViewerDrop => self.streams.viewers(stream) * day_factor.sqrt(),
+        }
     }
 
     fn add_bursts(&mut self, mean: f64) {
         for _ in 0..poisson(&mut self.random, mean) {
             let stream = self.random.below(self.streams.shares().len() as u64) as u32;
-            let episode = self.draw(Kind::Burst, stream);
-            self.episodes.push(episode);
+            let burst = self.draw(Kind::Burst, stream);
+            self.episodes.extend(burst);
         }
     }
 
-    /// At any whole second at which it ends within the day.
-    fn draw(&mut self, kind: Kind, stream: u32) -> Episode {
-        let (lengths, factors) = kind.ranges();
-        let length = between(&mut self.random, lengths).round().min(self.seconds);
+    /// At any whole second at which it ends within the day; `None` where it would not show.
+    fn draw(&mut self, kind: Kind, stream: u32) -> Option<Episode> {
+        // A short run has room for a short one, behind the gap that is a quarter of the run.
+        let length = between(&mut self.random, kind.lengths()).round().min((self.seconds / 2.0).ceil());
         let start = (self.random.unit() * (self.seconds - length + 1.0)).floor();
         let start_ms = self.start_ms + start as i64 * 1_000;
+        let factors = kind.factors(self.level(kind, stream, self.day_shape.factor(start_ms)))?;
         // Two digits, so that the list says what was done.
         let factor = (between(&mut self.random, factors) * 100.0).round() / 100.0;
-        Episode { kind, stream, start_ms, end_ms: start_ms + length as i64 * 1_000, factor }
+        Some(Episode { kind, stream, start_ms, end_ms: start_ms + length as i64 * 1_000, factor })
     }
 }
 
@@ -227,13 +258,26 @@ mod tests {
 
     #[test]
     fn a_short_run_has_its_share_and_at_least_one_of_each() {
-        let settings = settings(600);
         let streams = Streams::new(1, 20, 200.0);
-        let all = plan(&settings, &streams, 200.0, 0);
-        for kind in Kind::PLANTED {
-            assert_eq!(all.iter().filter(|episode| episode.kind == kind).count(), 1, "{kind:?}");
+        for seconds in [600, 20] {
+            let settings = settings(seconds);
+            let all = plan(&settings, &streams, 200.0, 0);
+            for kind in Kind::PLANTED {
+                assert_eq!(all.iter().filter(|episode| episode.kind == kind).count(), 1, "{kind:?}");
+            }
+            let end_ms = settings.start_ms + seconds as i64 * 1_000;
+            assert!(all.iter().all(|episode| episode.start_ms < episode.end_ms && episode.end_ms <= end_ms));
         }
-        assert!(all.iter().all(|episode| episode.end_ms <= settings.start_ms + 600_000));
+    }
+
+    #[test]
+    fn sizes_follow_the_level() {
+        let least = |level| least_size(&LEAST_SPIKES, level);
+        assert_eq!((least(29.9), least(30.0), least(100.0)), (None, Some(10.0), Some(7.0)));
+        assert_eq!((least(600.0), least(1e6)), (Some(5.0), Some(5.0)));
+        assert!((least(f64::sqrt(30.0 * 100.0)).unwrap() - 8.5).abs() < 1e-9);
+        assert_eq!(Kind::ViewerDrop.factors(50_000.0), Some((0.2, 0.4)));
+        assert_eq!(Kind::ViewerDrop.factors(299.0), None);
     }
 
     #[test]
@@ -254,13 +298,24 @@ mod tests {
 
     #[test]
     fn nothing_is_planted_where_it_would_not_show() {
-        let streams = Streams::new(1, 20, 0.1);
-        let kinds: Vec<Kind> =
-            plan(&settings(DAY_SECONDS), &streams, 0.1, 0).iter().map(|episode| episode.kind).collect();
-        assert!(!kinds.contains(&Kind::ChatSpike) && !kinds.contains(&Kind::EmoteSpike));
-        assert!(kinds.contains(&Kind::ViewerDrop));
-        let large = plan(&settings(DAY_SECONDS), &Streams::new(1, 20, 5.0), 5.0, 0);
-        let shown = |e: &Episode| Streams::new(1, 20, 5.0).share(e.stream) * 5.0 * DayShape::Evening.factor(e.start_ms);
-        assert!(large.iter().filter(|e| e.kind == Kind::ChatSpike).all(|e| shown(e) >= LEAST_RATE));
+        assert!(
+            plan(&settings(DAY_SECONDS), &Streams::new(1, 20, 0.1), 0.1, 0).iter().all(|it| it.kind == Kind::Burst)
+        );
+        let streams = Streams::new(1, 20, 5.0);
+        let episodes = plan(&settings(DAY_SECONDS), &streams, 5.0, 0);
+        for kind in Kind::PLANTED {
+            assert!(episodes.iter().any(|episode| episode.kind == kind), "{kind:?}");
+        }
+        for episode in episodes {
+            let shape = DayShape::Evening.factor(episode.start_ms);
+            let messages = 300.0 * streams.share(episode.stream) * shape;
+            let (level, least) = match episode.kind {
+                Kind::ChatSpike => (messages, 30.0),
+                Kind::EmoteSpike => (messages * EMOTES_PER_MESSAGE, 30.0),
+                Kind::ViewerDrop => (streams.viewers(episode.stream) * shape.sqrt(), 300.0),
+                Kind::Burst => continue,
+            };
+            assert!(level >= least, "{episode:?}: {level}");
+        }
     }
 }

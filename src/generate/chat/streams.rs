@@ -6,10 +6,12 @@ use super::{
 };
 use crate::generate::Random;
 
-/// Each viewer event keeps so much of the walk's distance from its level, and adds so much noise: the
-/// walk strays from its level by 5 %.
-const WALK_KEEPS: f64 = 0.97;
-const WALK_STEP: f64 = 0.012;
+/// Viewers come and go about their level by so much (deviation of the logarithm), and in so long most of that is
+/// forgotten: from one minute to the next they move by 1.5 %.
+const WALK_DEVIATION: f64 = 0.08;
+const WALK_MEMORY_MS: f64 = 3_600_000.0;
+/// What one count is off, each on its own.
+const COUNT_NOISE: f64 = 0.01;
 
 #[derive(Debug, Clone)]
 pub struct Streams {
@@ -23,8 +25,9 @@ pub struct Streams {
 #[derive(Debug, Clone, Copy)]
 struct Viewers {
     level: f64,
-    /// Logarithm of how far the walk is from the level.
+    /// Logarithm of how far the walk is from the level, and when that was so.
     walk: f64,
+    time_ms: Option<i64>,
 }
 
 impl Streams {
@@ -38,7 +41,7 @@ impl Streams {
         shares.iter_mut().for_each(|share| *share /= sum);
         let viewers = shares.iter().map(|share| {
             let level = 30.0 + 500.0 * share * messages_per_second * (0.4 * normal(&mut random)).exp();
-            Viewers { level, walk: 0.0 }
+            Viewers { level, walk: 0.0, time_ms: None }
         });
         Streams {
             names: (1..=count).map(|number| format!("s{number}")).collect(),
@@ -65,13 +68,25 @@ impl Streams {
         self.choice.pick(random) as u32
     }
 
-    /// The next count of a stream's viewers. They follow the day less than the chat does.
+    /// Viewers of a stream on average, without episodes and the day's shape.
+    pub fn viewers(&self, stream: u32) -> f64 {
+        self.viewers[stream as usize].level
+    }
+
+    /// The next count of a stream's viewers. They follow the day less than the chat does. How they move in a minute
+    /// does not depend on how often they are counted.
     pub fn count_viewers(&mut self, stream: u32, day_shape: DayShape, time_ms: i64, random: &mut Random) -> f64 {
         let viewers = &mut self.viewers[stream as usize];
-        viewers.walk = WALK_KEEPS * viewers.walk + WALK_STEP * normal(random);
-        viewers.level * day_shape.factor(time_ms).sqrt() * viewers.walk.exp()
+        // The walk begins as if it had always been under way.
+        let passed_ms = viewers.time_ms.map_or(f64::INFINITY, |before_ms| (time_ms - before_ms) as f64);
+        let kept = (-passed_ms / WALK_MEMORY_MS).exp();
+        viewers.walk = kept * viewers.walk + WALK_DEVIATION * (1.0 - kept * kept).sqrt() * normal(random);
+        viewers.time_ms = Some(time_ms);
+        let noise = 1.0 + COUNT_NOISE * normal(random);
+        viewers.level * day_shape.factor(time_ms).sqrt() * viewers.walk.exp() * noise
     }
 }
+
 
 #[cfg(test)]
 mod tests {
@@ -85,15 +100,33 @@ mod tests {
         assert_eq!((streams.name(0), streams.name(19)), ("s1", "s20"));
     }
 
-    #[test]
-    fn viewers_stay_near_their_level() {
+    /// Deviation of a stream's viewers about their level, and from one minute to the next.
+    fn deviations(interval_ms: i64) -> (f64, f64) {
         let mut streams = Streams::new(1, 1, 10.0);
         let mut random = Random::new(1);
-        let counts: Vec<f64> =
-            (0..20_000).map(|_| streams.count_viewers(0, DayShape::Flat, 0, &mut random).ln()).collect();
-        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
-        let spread = (counts.iter().map(|count| (count - mean).powi(2)).sum::<f64>() / counts.len() as f64).sqrt();
-        assert!((0.04..0.06).contains(&spread), "{spread}");
-        assert!(counts.windows(2).all(|pair| (pair[1] - pair[0]).abs() < 0.1));
+        let per_minute = (60_000 / interval_ms) as usize;
+        let minutes: Vec<f64> = (0..20_000)
+            .map(|minute| {
+                let times = (0..per_minute).map(|number| minute * 60_000 + number as i64 * interval_ms);
+                let counts = times.map(|at| streams.count_viewers(0, DayShape::Flat, at, &mut random));
+                (counts.sum::<f64>() / per_minute as f64 / streams_level()).ln()
+            })
+            .collect();
+        let deviation = |values: Vec<f64>| (values.iter().map(|it| it * it).sum::<f64>() / values.len() as f64).sqrt();
+        let moves = minutes.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        (deviation(minutes), deviation(moves))
+    }
+
+    fn streams_level() -> f64 {
+        Streams::new(1, 1, 10.0).viewers(0)
+    }
+
+    #[test]
+    fn viewers_stay_near_their_level_however_often_they_are_counted() {
+        for interval_ms in [1_000, 5_000, 15_000] {
+            let (about, by_minute) = deviations(interval_ms);
+            assert!((0.07..0.09).contains(&about), "{interval_ms}: {about}");
+            assert!((0.010..0.018).contains(&by_minute), "{interval_ms}: {by_minute}");
+        }
     }
 }

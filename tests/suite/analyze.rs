@@ -1,0 +1,11 @@
+//! The analyze stage from end to end: events on a real Kafka, windows in a real PostgreSQL, the built
+//! binary between them, and a plain recomputation that says what the tables must hold.
+
+mod crash;
+mod feed;
+mod hostile;
+mod instances;
+mod oracle;
+mod outages;
+mod scene;
+mod windows;
