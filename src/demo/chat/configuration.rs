@@ -149,7 +149,7 @@ mod tests {
         let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/chat.yml");
         let shipped = load(std::path::Path::new(shipped), &Environment::default()).unwrap();
         let mut expected = shipped.pipelines[0].analyze.as_ref().unwrap().jobs[0].clone();
-        expected.id = "chat_demo_7/chat".to_owned();
+        expected.id = "headwater-chat_demo_7/chat".to_owned();
         expected.inputs[0].topic.clone_from(&names.chat_topic);
         expected.inputs[1].topic.clone_from(&names.viewer_topic);
         assert_eq!(analyze.jobs[0], expected);
