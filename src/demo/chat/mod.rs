@@ -154,15 +154,16 @@ impl Asked<'_> {
         Ok((found, tables::streams(client, STREAMS_SHOWN).await?, charts))
     }
 
-    /// The spikes of the two busiest streams that have one, one of them live, and the last drop.
+    /// Of the past and of the present the spike in the busiest stream, and the last drop that is over.
     fn shown(&self) -> Vec<&Planted> {
-        let of = |kind: Kind| self.planted.iter().filter(move |planted| planted.kind == kind);
-        let busiest = |is_live: bool| {
-            let spikes = of(Kind::ChatSpike);
-            spikes
-                .filter(|spike| (spike.start_ms >= self.script.live_from_ms) == is_live)
-                .min_by_key(|spike| (spike.stream.len(), spike.stream.as_str()))
+        let live_from_ms = self.script.live_from_ms;
+        let of = |kind: Kind, is_live: bool| {
+            let of_kind = self.planted.iter().filter(move |planted| planted.kind == kind);
+            of_kind.filter(move |planted| (planted.start_ms >= live_from_ms) == is_live)
         };
-        [busiest(false), busiest(true), of(Kind::ViewerDrop).next_back()].into_iter().flatten().collect()
+        // s2 is busier than s10.
+        let busiest =
+            |is_live| of(Kind::ChatSpike, is_live).min_by_key(|spike| (spike.stream.len(), spike.stream.as_str()));
+        [busiest(false), busiest(true), of(Kind::ViewerDrop, false).next_back()].into_iter().flatten().collect()
     }
 }

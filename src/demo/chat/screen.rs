@@ -88,82 +88,80 @@ impl Outcome {
 /// The lines that matter, from the figures alone.
 pub fn summary(outcome: &Outcome) -> String {
     let Outcome { written, found, usage, .. } = outcome;
-    let number = |count: u64| format!("{:>9}", group_digits(count));
     let letters: i64 = found.dead_letters.values().sum();
-    let expected: u64 = written.dead_letters.values().sum();
     let reasons: Vec<String> = found.dead_letters.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let of_kind = |kind: Kind| found.moments.iter().filter(|moment| moment.kind == kind.name()).count();
     let mut lines = vec![
-        format!(
-            "messages       {}  in {} min of the past and {:.0} s live",
-            number(written.totals.messages),
-            outcome.past_minutes,
-            outcome.live_seconds
+        line(
+            "messages",
+            written.totals.messages,
+            &format!("in {} min of the past and {:.0} s live", outcome.past_minutes, outcome.live_seconds),
         ),
-        format!("viewer events  {}", number(written.totals.viewer_events)),
-        format!(
-            "late           {}  written up to 8.5 s late; {} too late for a window",
-            number(written.totals.late),
-            group_digits(found.late.unsigned_abs())
+        line("viewer events", written.totals.viewer_events, ""),
+        line(
+            "late",
+            written.totals.late,
+            &format!("by up to 8.5 s; {} too late for a window", group_digits(found.late.unsigned_abs())),
         ),
-        format!("duplicates     {}  written twice, counted once", number(written.totals.duplicates)),
-        format!(
-            "dead letters   {}  of {} bad records  ({})",
-            number(letters as u64),
-            group_digits(expected),
-            reasons.join(", ")
+        line("duplicates", written.totals.duplicates, "written twice, counted once"),
+        line(
+            "dead letters",
+            letters.unsigned_abs(),
+            &format!("of {} bad records", group_digits(written.dead_letters.values().sum())),
         ),
-        format!(
-            "windows        {}  final, and {} that reach beyond the last message",
-            number(found.final_rows as u64),
-            group_digits(found.provisional_rows as u64)
+        format!("{:26}{}", "", reasons.join(", ")),
+        line(
+            "windows",
+            found.final_rows.unsigned_abs(),
+            &format!(
+                "final, and {} provisional that reach beyond the last message",
+                group_digits(found.provisional_rows.unsigned_abs())
+            ),
         ),
-        format!(
-            "moments        {}  ({})",
-            number(found.moments.len() as u64),
-            Kind::PLANTED.map(|kind| format!("{} {}", kind.name(), of_kind(kind))).join(", ")
+        line(
+            "moments",
+            found.moments.len() as u64,
+            &Kind::PLANTED.map(|kind| format!("{} {}", kind.name(), of_kind(kind))).join(", "),
         ),
     ];
     if let Some(CaughtUp { records, seconds, .. }) = outcome.caught_up {
         let live = written.totals.records.saturating_sub(records) as f64 / outcome.live_seconds.max(1e-9);
-        lines.push(format!(
-            "rate           {}  records/s of the past, while they were being written; {} records/s live",
-            number((records as f64 / seconds.max(1e-9)) as u64),
-            group_digits(live as u64)
-        ));
+        let past = (records as f64 / seconds.max(1e-9)) as u64;
+        let words = format!("records/s of the past, written at the same time; {}/s live", group_digits(live as u64));
+        lines.push(line("rate", past, &words));
     }
-    lines.push(format!(
-        "               the pipeline took {:.1} CPU s, {:.0} MiB at its peak",
-        usage.cpu_seconds,
-        usage.peak_bytes as f64 / (1024.0 * 1024.0)
-    ));
+    let (cpu, mebibytes) = (usage.cpu_seconds, usage.peak_bytes as f64 / f64::from(1 << 20));
+    lines.push(format!("{:26}the pipeline took {cpu:.1} CPU s, {mebibytes:.0} MiB at its peak", ""));
     let delay_s = WATERMARK_DELAY_MS / 1_000;
     match found.delays {
         Some(delays) => {
             lines.push(format!("delay          {delays}  from {delay_s} s after a window's end to its final row"));
-            lines.push("               the longest are those of the kill".to_owned());
+            lines.push(format!("{:15}(it waits for an event as young in each partition)", ""));
         }
         None => lines.push("delay          not measured: no window became final while chat was live".to_owned()),
     }
     lines.join("\n")
 }
 
+fn line(name: &str, count: u64, words: &str) -> String {
+    format!("{name:<14} {:>9}  {words}", group_digits(count)).trim_end().to_owned()
+}
+
 /// A table of streams.
 pub fn streams(rows: &[StreamRow]) -> String {
     let mut lines = vec![
-        "stream    messages  the last final minute:".to_owned(),
-        "         last hour     per s  chatters  sentiment   viewers  top emotes".to_owned(),
+        "              messages  | in the last final minute".to_owned(),
+        "stream    of this hour  |    per s  chatters  sentiment   viewers  top emotes".to_owned(),
     ];
-    let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
     lines.extend(rows.iter().map(|row| {
         format!(
-            "{:<6} {:>11}  {:>8.1}  {:>8}  {:>9}  {:>8}  {}",
+            "{:<8} {:>13}  | {:>8.1}  {:>8}  {:>9}  {:>8}  {}",
             row.name,
             group_digits(row.messages.unsigned_abs()),
             row.rate,
             group_digits(row.chatters.unsigned_abs()),
             row.sentiment.map_or("-".to_owned(), |value| format!("{value:+.3}")),
-            figure(row.viewers, 0),
+            row.viewers.map_or("-".to_owned(), |value| group_digits(value.round() as u64)),
             row.emotes.join(" ")
         )
     }));
@@ -195,7 +193,7 @@ impl Chart {
             columns,
             line,
             largest,
-            marks: columns.marks(&[(planted.start_ms, planted.end_ms)], moments),
+            marks: columns.marks(planted, moments),
         }
     }
 }
@@ -221,26 +219,29 @@ pub fn charts(charts: &[Chart]) -> String {
 
 /// Planted against found.
 pub fn scores(scores: &[Score]) -> String {
-    let mut lines = vec!["moments       planted   found   after: least  median    most   echoes  unplanned".to_owned()];
+    let mut lines = vec![
+        "                              after their start,          echoes of  not".to_owned(),
+        "moments       planted  found  least  median   most  other episodes  planted".to_owned(),
+    ];
     for Score { kind, planted, found, delays_ms, echoes, unplanned } in scores {
         let delay = |index: Option<usize>| {
             let ms = index.and_then(|index| delays_ms.get(index));
             ms.map_or("-".to_owned(), |ms| format!("{:.0} s", *ms as f64 / 1e3))
         };
-        let count = delays_ms.len();
+        let last = delays_ms.len().checked_sub(1);
         lines.push(format!(
-            "{:<12} {planted:>8} {found:>7} {:>14} {:>7} {:>7} {echoes:>8} {unplanned:>10}",
+            "{:<13} {planted:>7} {found:>6} {:>6} {:>7} {:>6} {echoes:>15} {unplanned:>8}",
             kind.name(),
-            delay((count > 0).then_some(0)),
-            delay((count > 0).then_some(count / 2)),
-            delay(count.checked_sub(1)),
+            delay(last.map(|_| 0)),
+            delay(last.map(|last| last.div_ceil(2))),
+            delay(last),
         ));
     }
     lines.push(format!(
-        "after: from an episode's start to the end of the window that showed it, and {} s to its being final;\n\
-         echoes: of a planted episode of another kind, as a spike of chat brings emotes",
+        "in event time: to the end of the window that shows it, and {} s until that is final",
         WATERMARK_DELAY_MS / 1_000
     ));
+    lines.push("echoes: a spike of chat brings emotes, too".to_owned());
     lines.join("\n")
 }
 
@@ -254,12 +255,15 @@ pub fn verdict(outcome: &Outcome) -> String {
     let all = if *ok { "" } else { "; NOT as they should be, see headwater verify" };
     format!(
         "windows compared with a batch recomputation: {}, {} wrong{explained}{all}{letters}\n\
-         after kill -9 {:.0} s before the end  (headwater verify, {} events and {} copies read again; this took {:.0} s)",
+         {:8}after kill -9 {:.0} s before the last message; headwater verify counted {} events and {} copies again\n\
+         {:8}(this part took {:.0} s)",
         group_digits(*rows),
         group_digits(*wrong),
+        "",
         outcome.killed_before_end_seconds,
         group_digits(*events),
         group_digits(*copies),
+        "",
         outcome.seconds
     )
 }
@@ -286,5 +290,100 @@ pub fn show_kept(set: &StageSet, names: &Names, options: &Options, http: Option<
     println!("            configuration {}", config.display());
     if let Some(address) = http {
         println!("            curl http://{address}/status   (also /metrics, /ready)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{demo::chat::found, generate::chat::Totals};
+    use serde_json::json;
+
+    fn outcome(report: &Value) -> Outcome {
+        let totals = Totals { messages: 2_000_000, records: 2_100_000, late: 9, duplicates: 3, ..Totals::default() };
+        let written = Report {
+            totals,
+            dead_letters: BTreeMap::from([("null_key", 2)]),
+            planted: BTreeMap::new(),
+            start: String::new(),
+            end: String::new(),
+            seconds: 70.0,
+            records_per_second: 30_000.0,
+        };
+        let found = Found {
+            final_rows: 1_920,
+            provisional_rows: 120,
+            late: 0,
+            dead_letters: BTreeMap::from([("null_key".to_owned(), 2)]),
+            moments: Vec::new(),
+            delays: Percentiles::of(vec![100, 300]),
+        };
+        Outcome {
+            past_minutes: 15,
+            written,
+            caught_up: Some(CaughtUp { at_ms: 0, records: 2_000_000, seconds: 10.0 }),
+            live_seconds: 20.0,
+            killed_before_end_seconds: 10.0,
+            verified: Verified::of(report),
+            found,
+            usage: Usage { cpu_seconds: 8.0, peak_bytes: 100 << 20 },
+            seconds: 90.0,
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_said_in_figures() {
+        let report =
+            json!({"ok": true, "jobs": [{"rows": 1_920, "missing_count": 0, "events": 5, "duplicate_events": 3}]});
+        let outcome = outcome(&report);
+        assert!(outcome.is_right());
+        let text = summary(&outcome);
+        assert!(text.contains("dead letters           2  of 2 bad records\n"), "{text}");
+        assert!(text.contains("rate             200,000  records/s of the past"), "{text}");
+        assert!(text.contains("; 5,000/s live") && text.contains("p50 0.30 s"), "{text}");
+        let text = verdict(&outcome);
+        assert!(text.starts_with("windows compared with a batch recomputation: 1,920, 0 wrong\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_not_hidden() {
+        let report = json!({"ok": false, "jobs": [{"rows": 9, "missing_count": 1, "differing_count": 2, "explained_by_late": 4}]});
+        let text = verdict(&outcome(&report));
+        assert!(text.contains("9, 3 wrong, 4 differ by late events that are listed; NOT as they should be"), "{text}");
+        let nothing = outcome(&json!({"ok": true, "jobs": []}));
+        assert!(!nothing.is_right(), "nothing was compared");
+        let mut letters = outcome(&json!({"ok": true, "jobs": [{"rows": 1}]}));
+        letters.found.dead_letters.insert("invalid_timestamp".to_owned(), 1);
+        assert!(!letters.is_right() && verdict(&letters).contains("dead letters are NOT the bad records"));
+    }
+
+    #[test]
+    fn tables_keep_their_columns() {
+        let delays_ms = vec![12_000, 18_000, 41_000];
+        let found = found::Score { kind: Kind::ChatSpike, planted: 4, found: 3, delays_ms, echoes: 0, unplanned: 1 };
+        let missed = found::Score {
+            kind: Kind::EmoteSpike,
+            planted: 1,
+            found: 0,
+            delays_ms: Vec::new(),
+            echoes: 2,
+            unplanned: 0,
+        };
+        let text = scores(&[found, missed]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[2], "chat_spike          4      3   12 s    18 s   41 s               0        1");
+        assert_eq!(lines[3], "emote_spike         1      0      -       -      -               2        0");
+        let row = StreamRow {
+            name: "s1".to_owned(),
+            messages: 1_234_567,
+            chatters: 12_345,
+            rate: 612.345,
+            sentiment: Some(0.1),
+            viewers: None,
+            emotes: vec!["Kappa".to_owned(), "LUL".to_owned()],
+        };
+        let text = streams(&[row]);
+        let last = text.lines().last().unwrap_or_default();
+        assert_eq!(last, "s1           1,234,567  |    612.3    12,345     +0.100         -  Kappa LUL");
     }
 }

@@ -1,6 +1,6 @@
 //! A series in a line of text, and marks below it.
 
-use super::found::Moment;
+use super::found::{Moment, Planted};
 
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -45,15 +45,17 @@ impl Columns {
         (cells.into_iter().map(|cell| cell.map_or(' ', level)).collect(), largest)
     }
 
-    /// A dash below each window that ends within an episode, and what was found, each at its window's end.
-    pub fn marks<'a>(&self, episodes: &[(i64, i64)], moments: impl Iterator<Item = &'a Moment>) -> String {
-        let is_within =
-            |end_ms: i64| episodes.iter().any(|(from_ms, to_ms)| *from_ms < end_ms && end_ms <= *to_ms + self.step_ms);
+    /// A dash below each window that ends within an episode, and what was found, each at its window's end. Of two
+    /// moments at one place the kind of the episode is shown.
+    pub fn marks<'a>(&self, episode: &Planted, moments: impl Iterator<Item = &'a Moment>) -> String {
+        let is_within = |end_ms: i64| episode.start_ms < end_ms && end_ms < episode.end_ms + self.step_ms;
         let mut cells: Vec<char> = (0..self.count)
             .map(|column| self.first_ms + column as i64 * self.step_ms)
             .map(|end_ms| if is_within(end_ms) { '─' } else { ' ' })
             .collect();
-        for moment in moments {
+        let is_own = |moment: &&Moment| moment.kind == episode.kind.name();
+        let (own, others): (Vec<_>, Vec<_>) = moments.partition(is_own);
+        for moment in others.into_iter().chain(own) {
             if let Some(column) = self.at(moment.window_end_ms) {
                 cells[column] = symbol(&moment.kind);
             }
@@ -73,6 +75,7 @@ pub fn symbol(kind: &str) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::chat::Kind;
 
     const COLUMNS: Columns = Columns { first_ms: 1_000, step_ms: 10, count: 8 };
 
@@ -95,8 +98,12 @@ mod tests {
             value: 2.0,
             baseline: 1.0,
         };
+        let episode =
+            Planted { kind: Kind::ChatSpike, stream: "s1".to_owned(), start_ms: 1_010, end_ms: 1_035, factor: 2.0 };
         let moments = [moment("chat_spike", 1_030), moment("emote_spike", 1_070), moment("viewer_drop", 2_000)];
-        assert_eq!(COLUMNS.marks(&[(1_010, 1_035)], moments.iter()), "  ─▲─  ◆");
-        assert_eq!(COLUMNS.marks(&[], [].iter()), "");
+        assert_eq!(COLUMNS.marks(&episode, moments.iter()), "  ─▲─  ◆");
+        let both = [moment("chat_spike", 1_030), moment("emote_spike", 1_030)];
+        assert_eq!(COLUMNS.marks(&episode, both.iter()), "  ─▲─");
+        assert_eq!(COLUMNS.marks(&episode, [].iter()), "  ───");
     }
 }

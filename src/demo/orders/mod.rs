@@ -13,7 +13,10 @@ use super::{
     play::{Clock, clock_line, now_ms},
     stage_set::StageSet,
 };
-use crate::generate::{self, Bulk, Job, Live, Mode, Progress, Report, Show};
+use crate::{
+    app::group_digits,
+    generate::{self, Bulk, Job, Live, Mode, Progress, Report, Show},
+};
 use screen::{Outcome, Screen, Verified};
 use std::{
     path::Path,
@@ -30,7 +33,11 @@ const VERIFY_LIMIT: Duration = Duration::from_secs(180);
 pub async fn play(clock: &Clock, options: &Options, set: &StageSet, names: &Names) -> Result<bool, DemoError> {
     let begun = clock.seconds();
     let act = Act { clock, options, set, names };
-    clock.say(&format!("writing {} orders of the past 5 days into table {}", options.backlog, names.table));
+    clock.say(&format!(
+        "writing {} orders of the past 5 days into table {}",
+        group_digits(options.backlog),
+        names.table
+    ));
     let bulk = Bulk { rows: options.backlog, days: 5, transaction_rows: 25_000 };
     let backlog = generate::write(act.job(Mode::Bulk(bulk), Progress::default()).0).await?;
 
@@ -46,7 +53,7 @@ pub async fn play(clock: &Clock, options: &Options, set: &StageSet, names: &Name
     usage = usage.and(pipeline.usage());
     let killed_at = progress.report(Duration::ZERO).inserted;
     pipeline.kill();
-    clock.say(&format!("kill -9 of the pipeline, {killed_at} live orders in; orders go on coming"));
+    clock.say(&format!("kill -9 of the pipeline, {} live orders in; orders go on coming", group_digits(killed_at)));
     let mut pipeline = act.start("orders-2", "run", &[])?;
     clock.say("headwater run: started again");
     generator.watch(&act, &mut pipeline, None).await?;
@@ -134,7 +141,7 @@ impl Generator {
         ));
         let (job, running) = act.job(Mode::Live(live), progress.clone());
         let task = tokio::spawn(generate::write(job));
-        Generator { task, progress, started: Instant::now(), shown: Instant::now(), running: running }
+        Generator { task, progress, started: Instant::now(), shown: Instant::now(), running }
     }
 
     /// Until `until` (since the start) or, without it, the last order. Says how far things are.
@@ -152,8 +159,8 @@ impl Generator {
                 let (files, bytes) = lake_files(&act.set.lake.join("orders"));
                 act.clock.say(&format!(
                     "  {} live orders and {} updates committed; the lake has {files} files, {:.1} MB",
-                    report.inserted,
-                    report.updated,
+                    group_digits(report.inserted),
+                    group_digits(report.updated),
                     bytes as f64 / 1e6
                 ));
             }

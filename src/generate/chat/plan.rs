@@ -170,7 +170,8 @@ impl Planner<'_> {
     fn plant(&mut self, kind: Kind, count: u64) {
         let all = 0..self.streams.shares().len() as u32;
         // At its best time of day, that is; the time itself is looked at below.
-        let candidates: Vec<u32> = all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
+        let candidates: Vec<u32> =
+            all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
         if candidates.is_empty() {
             return;
         }
