@@ -36,4 +36,5 @@ mod style;
 mod tables;
 mod types;
 mod verify;
+mod verify_windows;
 mod workload;

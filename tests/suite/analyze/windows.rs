@@ -6,7 +6,7 @@ use super::{
     scene::{Job, Scene, late_events, rows, state, unit},
 };
 use crate::{
-    harness::{DEADLINE, eventually, eventually_some, kafka::Message, run::Exit},
+    harness::{DEADLINE, eventually, kafka::Message, run::Exit},
     landing::metric,
 };
 use serde_json::json;
@@ -115,7 +115,7 @@ fn the_last_window_closes_without_further_input() {
     // Not before its time, and soon after it: a window's end, the delay, and what idleness takes to show.
     let slowest = "SELECT max(extract(epoch FROM updated_at - window_end)) FROM chat_summary_minute";
     let waited: f64 = scene.test.db().value(slowest).parse().expect("seconds");
-    assert!((1.0..15.0).contains(&waited), "the last row is written {waited} s after its window's end");
+    assert!((1.0..30.0).contains(&waited), "the last row is written {waited} s after its window's end");
     assert_eq!(crate::landing::ready(&run), 200);
 }
 
@@ -187,11 +187,8 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     let expected =
         [(seconds(49), 2), (seconds(50), 2), (seconds(86), 1)].map(|(start, count)| ((topic.clone(), start), count));
     assert_eq!(late_events(&db, &id), expected.into());
-    let total = eventually_some(DEADLINE, "the metric", || {
-        let total = metric(&run, "headwater_late_events_total", "job=\"chat\"");
-        (total > 0.0).then_some(total)
-    });
-    assert_eq!(total, 3.0, "three events, whatever windows they miss");
+    // Three events, whatever windows they miss.
+    eventually(DEADLINE, "the metric", || metric(&run, "headwater_late_events_total", "job=\"chat\"") == 3.0);
     assert_eq!(metric(&run, "headwater_analyze_events_total", "partly_late"), 1.0);
     drop(run);
 
