@@ -198,7 +198,8 @@ impl Reading {
         let mut lanes = Vec::with_capacity(found.len());
         for (input, partition, first, topic_id) in found {
             let source = engine.partition(input, partition.number, first);
-            let is_here = |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
+            let is_here =
+                |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
             let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
             lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
         }

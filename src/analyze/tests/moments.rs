@@ -10,10 +10,10 @@
 use crate::{
     analyze::{
         anomaly::DetectorName,
+        anomaly::Moment,
         declare,
         decode::Decoder,
         sentiment::{self, Analyzer},
-        store::Moment,
         watchers::Watchers,
         window::{Engine, Source},
     },

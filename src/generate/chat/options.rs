@@ -60,6 +60,10 @@ pub struct Options {
     /// End after so many seconds; at a signal, when not given.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Begin so many minutes ago: the past is written as fast as possible, so that detectors know what is usual.
+    #[arg(long, default_value_t = 0, value_name = "MINUTES", conflicts_with = "bulk",
+          value_parser = clap::value_parser!(u64).range(..=527_040))]
+    pub past: u64,
 
     /// Streams; the first are the large ones (Zipf's law).
     #[arg(long, default_value_t = 20, value_name = "N")]
@@ -146,8 +150,10 @@ impl Options {
                 (Volume::Total { messages, seconds }, start_ms, DayShape::Evening)
             }
             None => {
-                let volume = Volume::Rate { messages_per_second: self.rate, seconds: self.seconds };
-                (volume, now_ms, DayShape::Flat)
+                let past = self.past * 60;
+                let seconds = self.seconds.map(|seconds| seconds.saturating_add(past));
+                let volume = Volume::Rate { messages_per_second: self.rate, seconds };
+                (volume, now_ms - past as i64 * 1_000, DayShape::Flat)
             }
         };
         Settings {
@@ -169,6 +175,7 @@ impl Options {
                 emote_spikes_per_day: self.storms,
                 gap_seconds: self.plant_gap,
             },
+            episodes: Vec::new(),
             bursts_per_day: self.bursts,
         }
     }
@@ -219,12 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn a_live_run_may_begin_in_the_past() {
+        let settings = parsed(&["-c", "f.yml", "--past", "10", "--seconds", "30"]).unwrap().settings(NOW_MS);
+        assert_eq!((settings.start_ms, settings.volume.seconds()), (1_736_963_400_000, Some(630)));
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for arguments in [
             &["--rate", "5"][..],
             &["--brokers", "k:1", "-c", "f.yml"],
             &["--brokers", "k:1", "--bulk", "5", "--rate", "5"],
             &["--brokers", "k:1", "--hours", "5"],
+            &["--brokers", "k:1", "--bulk", "5", "--past", "5"],
             &["--brokers", "k:1", "--bulk", "5", "--start", "yesterday"],
             &["--brokers", "k:1", "--tenant", "a"],
             &["--brokers", "k:1", "--partitions", "0"],

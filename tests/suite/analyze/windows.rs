@@ -258,6 +258,7 @@ fn an_event_too_far_ahead_stays_a_dead_letter_after_a_restart() {
     scene.catch_up(&scene.file());
     let (messages, viewer) = scene.messages();
     let is_future = |position| position == (0, 0, 1);
-    let expected = scene.assert_job(&scene.jobs[0], &Oracle { not_events: &is_future, ..Oracle::new(&messages, &viewer) });
+    let expected =
+        scene.assert_job(&scene.jobs[0], &Oracle { not_events: &is_future, ..Oracle::new(&messages, &viewer) });
     assert_eq!((expected.rows.len(), expected.dead.len()), (2, 1));
 }
