@@ -9,11 +9,10 @@
 
 use crate::{
     analyze::{
-        anomaly::DetectorName,
+        anomaly::{DetectorName, Moment},
         declare,
         decode::Decoder,
         sentiment::{self, Analyzer},
-        store::Moment,
         watchers::Watchers,
         window::{Engine, Source},
     },
