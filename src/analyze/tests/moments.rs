@@ -9,8 +9,7 @@
 
 use crate::{
     analyze::{
-        anomaly::DetectorName,
-        anomaly::Moment,
+        anomaly::{DetectorName, Moment},
         declare,
         decode::Decoder,
         sentiment::{self, Analyzer},
