@@ -25,6 +25,8 @@ mod reading;
 mod report;
 pub mod sentiment;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod watchers;
 pub mod window;
 

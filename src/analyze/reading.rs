@@ -89,7 +89,7 @@ struct Lane {
     topic_id: String,
     /// The end that was met, until something follows.
     end: Option<i64>,
-    /// Of the records that are read again, those that were too new when they were read first.
+    /// Of what is read again after a restart, the offsets that are dead letters whatever the clock says now.
     refused: HashSet<i64>,
 }
 
@@ -111,6 +111,8 @@ pub struct Reading {
     refresh_at_ms: i64,
     topics_checked: Instant,
     ends_asked: Instant,
+    /// When a record came last.
+    read_at: Instant,
     next_lane: usize,
 }
 
@@ -161,6 +163,7 @@ impl Reading {
                     refresh_at_ms: next_multiple(now_ms(), setup.job.refresh_ms),
                     topics_checked: Instant::now(),
                     ends_asked: Instant::now(),
+                    read_at: Instant::now(),
                     next_lane: 0,
                     setup,
                 })
@@ -195,8 +198,9 @@ impl Reading {
         let mut lanes = Vec::with_capacity(found.len());
         for (input, partition, first, topic_id) in found {
             let source = engine.partition(input, partition.number, first);
-            let refused = stored.refused.get(&(partition.topic.to_string(), partition.number));
-            let refused = refused.filter(|_| is_same_topic(stored, &partition, &topic_id)).cloned().unwrap_or_default();
+            let is_here =
+                |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
+            let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
             lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
         }
         assign(&mut partitions, &engine, &lanes)?;
@@ -236,7 +240,7 @@ impl Reading {
         }
         let limit_ms = self.step_limit();
         let count = self.lanes.len();
-        let mut idle = None;
+        let mut nap_at: Option<usize> = None;
         let mut any = false;
         for step in 0..count {
             let index = (self.next_lane + step) % count;
@@ -245,11 +249,14 @@ impl Reading {
             if lane.end.is_none() && newest_ms > limit_ms {
                 continue;
             }
+            // Something is more likely to come where the end was not met.
+            if nap_at.is_none_or(|lane| self.lanes[lane].end.is_some()) {
+                nap_at = Some(index);
+            }
             any |= self.read_lane(index, Duration::ZERO, now_ms)?;
-            idle = Some(index);
         }
         self.next_lane = (self.next_lane + 1) % count.max(1);
-        match idle {
+        match nap_at {
             Some(index) if !any => self.read_lane(index, NAP, now_ms).map(|_| ()),
             _ => Ok(()),
         }
@@ -313,7 +320,10 @@ impl Reading {
                 Polled::Failed { code, text } => tracing::debug!(topic = %partition.topic, "{code}: {text}"),
             }
         }
-        self.is_dirty |= any;
+        if any {
+            self.is_dirty = true;
+            self.read_at = Instant::now();
+        }
         Ok(any)
     }
 
@@ -323,27 +333,33 @@ impl Reading {
         if self.ends_asked.elapsed() < interval.clamp(Duration::from_millis(30), ENDS_TIMEOUT) {
             return;
         }
-        let quiet: Vec<usize> = (0..self.lanes.len()).filter(|index| self.lanes[*index].end.is_some()).collect();
-        if quiet.is_empty() {
+        // Where nothing comes though no partition is at its end, the question is whether the brokers are there.
+        let is_silent = self.read_at.elapsed() > ENDS_TIMEOUT;
+        let at_end = |index: &usize| self.lanes[*index].end.is_some();
+        let mut asked: Vec<usize> = (0..self.lanes.len()).filter(at_end).collect();
+        if asked.is_empty() && is_silent {
+            asked = (0..self.lanes.len()).collect();
+        }
+        if asked.is_empty() {
             self.setup.report.kafka_trouble(None);
             return;
         }
-        let answer = self.partitions.ends(&quiet, ENDS_TIMEOUT);
+        let mut trouble = None;
+        let answer = self.partitions.ends(&asked, ENDS_TIMEOUT);
         self.ends_asked = Instant::now();
-        match answer {
-            Ok(ends) => {
-                self.setup.report.kafka_trouble(None);
-                for (index, end) in ends {
-                    let Lane { source, end: met, .. } = &mut self.lanes[index];
-                    // A later end means that records are under way to us.
-                    if *met == Some(end) {
-                        self.engine.at_end(*source, end, now_ms);
-                    }
-                }
-            }
-            Err(error) => {
-                let words = self.partitions.explain(&error.to_string());
-                self.setup.report.kafka_trouble(Some(format!("Kafka does not answer: {words}")));
+        let ends = answer.unwrap_or_else(|error| {
+            let words = self.partitions.explain(&error.to_string());
+            trouble = Some(format!("Kafka does not answer: {words}"));
+            Vec::new()
+        });
+        self.setup.report.kafka_trouble(trouble);
+        for index in asked {
+            let Lane { source, end: met, .. } = &self.lanes[index];
+            match ends.iter().find(|(lane, _)| *lane == index) {
+                // A later end means that records are under way to us.
+                Some((_, end)) if *met == Some(*end) => self.engine.at_end(*source, *end, now_ms),
+                Some(_) => {}
+                None => self.engine.end_unknown(*source),
             }
         }
     }
@@ -375,14 +391,8 @@ impl Reading {
                 let (first, _) = self.partitions.extent(&partition, KAFKA_TIMEOUT)?;
                 let source = self.engine.partition(input, number, first);
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
-                self.lanes.push(Lane {
-                    source,
-                    input,
-                    partition,
-                    topic_id: topic_id.clone(),
-                    end: None,
-                    refused: HashSet::new(),
-                });
+                let refused = HashSet::new();
+                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None, refused });
                 added = true;
             }
         }
@@ -532,14 +542,6 @@ impl Letters {
         self.bytes += 256 + letter.payload.as_ref().map_or(0, Vec::len) + letter.key.as_ref().map_or(0, Vec::len);
         self.letters.push(letter);
     }
-}
-
-/// Whether the progress is of the topic that is there now.
-fn is_same_topic(stored: &Stored, partition: &Partition, topic_id: &str) -> bool {
-    let is_it = |known: &&store::PartitionProgress| {
-        *known.topic == *partition.topic && known.partition == partition.number && known.topic_id == topic_id
-    };
-    stored.partitions.iter().any(|known| is_it(&known))
 }
 
 fn too_new(max_future_ms: i64) -> Rejection {

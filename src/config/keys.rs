@@ -472,7 +472,7 @@ pub static KEYS: &[Key] = &[
     )
     .default("zscore"),
     number("analyze.jobs[].anomalies[].threshold", 0.1, 1e6, "0", "Score from which a window is a moment.")
-        .derived("3.0 for `zscore`, 2.5 for `quantile`"),
+        .derived("3.0"),
     integer(
         "analyze.jobs[].anomalies[].baseline_periods",
         2,
@@ -513,7 +513,7 @@ pub static KEYS: &[Key] = &[
     )
     .derived("2.5 for `zscore`, 1.5 for `quantile`"),
     number("analyze.jobs[].anomalies[].floor_relative", 0.0, 1e6, "0", "Least deviation as a share of the baseline.")
-        .derived("0.25 for `zscore`, 0.1 for `quantile`"),
+        .derived("0.35 for `zscore`, 0.33 for `quantile`"),
     number(
         "analyze.jobs[].anomalies[].floor_poisson",
         0.0,

@@ -105,6 +105,9 @@ impl Partitions {
     pub fn new(kafka: &Kafka, group: &str, count: usize) -> Result<Partitions, ConsumerError> {
         let mut config = reading_config(kafka, group);
         config
+            // A full partition is left out of a request, which the broker then holds for so long where the
+            // others are empty; nor does it answer anything else on that connection meanwhile.
+            .set("fetch.wait.max.ms", "50")
             .set("queued.max.messages.kbytes", (AHEAD_KIB / count.max(1)).max(1_024).to_string())
             .set("queued.min.messages", (AHEAD_RECORDS / count.max(1)).max(1_000).to_string());
         let conf = config.create_native_config().map_err(ConsumerError::Create)?;

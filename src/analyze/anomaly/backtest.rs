@@ -46,7 +46,7 @@ pub struct Options {
     /// Take the settings of this shipped watch, where no others are given.
     #[arg(long, value_enum)]
     pub kind: Option<Kind>,
-    /// Scores from here on are moments [default: 3.0 for zscore, 2.5 for quantile].
+    /// Scores from here on are moments [default: 3.0].
     #[arg(long, value_name = "DEVIATIONS")]
     pub threshold: Option<f64>,
     /// Rows before each row that it is compared with [default: 10].

@@ -131,28 +131,28 @@ pub enum WatchError {
 impl Watch {
     /// `chat_count` far above its baseline.
     pub fn chat_spike(detector: DetectorName) -> Watch {
+        // Three times the share lies between what a harmless burst does to a window, twice its messages at most, and
+        // what a spike does that fills a third of one.
         let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.25, poisson: 1.5 },
-            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.1, poisson: 0.75 },
+            DetectorName::Zscore => Floor { absolute: 2.5, relative: 0.35, poisson: 1.5 },
+            DetectorName::Quantile => Floor { absolute: 1.5, relative: 0.33, poisson: 0.75 },
         };
         Watch::shipped("chat_spike", "chat_count", Direction::Up, Gap::Zero, detector, floor)
     }
 
-    /// All emotes of a window far above their baseline.
+    /// All emotes of a window far above their baseline. Emotes come several to a message, so that their number varies
+    /// more than that of messages.
     pub fn emote_spike(detector: DetectorName) -> Watch {
-        Watch {
-            moment_type: "emote_spike".to_owned(),
-            measure: "emote_count".to_owned(),
-            ..Watch::chat_spike(detector)
-        }
+        let mut watch = Watch::chat_spike(detector);
+        watch.moment_type = "emote_spike".to_owned();
+        watch.measure = "emote_count".to_owned();
+        watch.floor = Floor { absolute: 4.0, poisson: 2.0, ..watch.floor };
+        watch
     }
 
     /// `avg_viewers` far below its baseline. Viewers move slowly, so its floor is a smaller share than that of chat.
     pub fn viewer_drop(detector: DetectorName) -> Watch {
-        let floor = match detector {
-            DetectorName::Zscore => Floor { absolute: 1.0, relative: 0.04, poisson: 0.4 },
-            DetectorName::Quantile => Floor { absolute: 1.0, relative: 0.03, poisson: 0.2 },
-        };
+        let floor = Floor { absolute: 1.0, relative: 0.04, poisson: 0.4 };
         let mut watch = Watch::shipped("viewer_drop", "avg_viewers", Direction::Down, Gap::Missing, detector, floor);
         if detector == DetectorName::Quantile {
             // What wanders is best compared with where it was last.
@@ -171,7 +171,7 @@ impl Watch {
     ) -> Watch {
         let (detector, minimum_history) = match detector {
             DetectorName::Zscore => (Detector::Zscore { threshold: 3.0, baseline_periods: 10 }, 5),
-            DetectorName::Quantile => (Detector::quantile(2.5, 10), 120),
+            DetectorName::Quantile => (Detector::quantile(3.0, 10), 120),
         };
         Watch {
             moment_type: moment_type.to_owned(),

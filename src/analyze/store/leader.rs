@@ -7,12 +7,7 @@ use super::{
     lock::Lock,
     wire::Timestamp,
 };
-use crate::record::reason::Reason;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 const RECONNECT: Duration = Duration::from_millis(250);
 
@@ -24,9 +19,9 @@ pub struct Stored {
     pub watermark_ms: Option<i64>,
     /// By topic and partition; empty before the first flush.
     pub partitions: Vec<PartitionProgress>,
-    /// Records that are to be read again and were refused as too far ahead of the clock, by topic and
-    /// partition. The clock has gone on since; they are dead letters all the same.
-    pub refused: HashMap<(String, i32), HashSet<i64>>,
+    /// Records that are to be read again and were refused for their time: topic, partition, offset. The
+    /// clock that judged them has gone on since.
+    pub refused: Vec<(String, i32, i64)>,
 }
 
 /// Leadership over a job. When it is lost everything that was computed since [`Leader::stored`] is void:
@@ -79,19 +74,18 @@ impl Leader {
             let sql = "UPDATE analyze_jobs SET declaration = $2 WHERE job = $1 AND epoch = $3";
             client.execute(sql, &[job, &store.job.declaration, &epoch]).await?;
         }
-        let mut refused: HashMap<(String, i32), HashSet<i64>> = HashMap::new();
-        let letters = client
+        let refused = client
             .query(
                 "SELECT d.topic, d.kafka_partition, d.kafka_offset FROM analyze_partitions p JOIN dead_letters d
                    ON d.job = p.job AND d.topic = p.topic AND d.kafka_partition = p.partition AND d.topic_id = p.topic_id
                    AND d.kafka_offset >= p.replay_offset AND d.kafka_offset < p.next_offset
-                 WHERE p.job = $1 AND d.error_reason = $2",
-                &[job, &Reason::InvalidTimestamp.name()],
+                 WHERE p.job = $1 AND d.error_reason = 'invalid_timestamp'",
+                &[job],
             )
-            .await?;
-        for letter in letters {
-            refused.entry((letter.get(0), letter.get(1))).or_default().insert(letter.get(2));
-        }
+            .await?
+            .into_iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect();
         drop(client);
         let watermark_ms = row.get::<_, Option<Timestamp>>(2).map(|watermark| watermark.0);
         let stored = Stored { epoch, watermark_ms, partitions, refused };

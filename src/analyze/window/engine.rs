@@ -147,11 +147,15 @@ impl Engine {
     /// The broker has answered that the partition ends at `offset`, and all before has been handed over.
     /// To be repeated, more often than `idle_timeout`, as long as the answer holds.
     pub fn at_end(&mut self, source: Source, offset: i64, now_ms: i64) {
-        let idle_timeout_ms = self.plan.declaration.idle_timeout_ms;
         let partition = &mut self.sources[source.0];
         let was_replaying = partition.is_replaying();
-        partition.answer_end(offset, idle_timeout_ms, now_ms);
+        partition.answer_end(offset, now_ms);
         self.end_replay_of(source, was_replaying);
+    }
+
+    /// The broker was asked for the end of the partition and did not answer.
+    pub fn end_unknown(&mut self, source: Source) {
+        self.sources[source.0].miss_end();
     }
 
     /// Lets time pass: finds the idle partitions and raises the watermark. The clock itself moves it

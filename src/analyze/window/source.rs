@@ -7,7 +7,8 @@ pub struct Source(pub(super) usize);
 /// The broker's answers that a partition is at its end, since the last record.
 #[derive(Debug, Clone, Copy)]
 struct Quiet {
-    since_ms: i64,
+    /// None where the broker has failed to answer since.
+    since_ms: Option<i64>,
     answered_ms: i64,
 }
 
@@ -45,17 +46,23 @@ impl Partition {
         is_ahead
     }
 
-    /// Answers that are further apart than the timeout do not belong together: after an outage, which
-    /// producers may have shared, quiet begins anew.
-    pub fn answer_end(&mut self, offset: i64, idle_timeout_ms: i64, now_ms: i64) {
+    pub fn answer_end(&mut self, offset: i64, now_ms: i64) {
         if offset < self.position {
             // The answer is older than the last record.
             return;
         }
         self.position = offset;
-        let before = self.quiet.filter(|quiet| now_ms.saturating_sub(quiet.answered_ms) <= idle_timeout_ms);
-        let since_ms = before.map_or(now_ms, |quiet| quiet.since_ms);
-        self.quiet = Some(Quiet { since_ms, answered_ms: now_ms });
+        let since_ms = self.quiet.and_then(|quiet| quiet.since_ms).unwrap_or(now_ms);
+        self.quiet = Some(Quiet { since_ms: Some(since_ms), answered_ms: now_ms });
+    }
+
+    /// The broker was asked for the end and did not answer: quiet begins anew when it does, for producers may
+    /// have shared the outage, and their backlog is yet to come.
+    pub fn miss_end(&mut self) {
+        self.is_idle = false;
+        if let Some(quiet) = &mut self.quiet {
+            quiet.since_ms = None;
+        }
     }
 
     pub fn is_at_end(&self) -> bool {
@@ -66,7 +73,7 @@ impl Partition {
     /// without answers, as in an outage, a partition is merely silent.
     pub fn update_idle(&mut self, idle_timeout_ms: i64, now_ms: i64) {
         self.is_idle = self.quiet.is_some_and(|quiet| {
-            quiet.answered_ms.saturating_sub(quiet.since_ms) >= idle_timeout_ms
+            quiet.since_ms.is_some_and(|since_ms| quiet.answered_ms.saturating_sub(since_ms) >= idle_timeout_ms)
                 && now_ms.saturating_sub(quiet.answered_ms) < idle_timeout_ms
         });
     }
@@ -90,24 +97,38 @@ mod tests {
         };
         assert_eq!(idle_at(&mut partition, 1_000), None);
         partition.pass(7);
-        partition.answer_end(7, 100, 1_000);
+        partition.answer_end(7, 1_000);
         assert!(!partition.is_at_end(), "an answer older than the record");
-        partition.answer_end(8, 100, 1_000);
-        assert_eq!(idle_at(&mut partition, 1_090), None, "one answer, then silence");
-        partition.answer_end(8, 100, 1_090);
-        assert_eq!(idle_at(&mut partition, 1_100), None, "not long enough");
-        partition.answer_end(8, 100, 1_150);
+        partition.answer_end(8, 1_000);
+        assert_eq!(idle_at(&mut partition, 1_150), None, "one answer, then silence");
+        partition.answer_end(8, 1_150);
         assert_eq!(idle_at(&mut partition, 1_200), Some(1_150));
         assert_eq!(idle_at(&mut partition, 1_250), None, "an outage began");
-        partition.answer_end(9, 100, 1_300);
-        assert_eq!((idle_at(&mut partition, 1_300), partition.position), (None, 9), "what waited for its end may come");
-        partition.answer_end(9, 100, 1_399);
-        assert_eq!(idle_at(&mut partition, 1_399), None);
-        partition.answer_end(9, 100, 1_400);
-        assert_eq!(idle_at(&mut partition, 1_400), Some(1_400));
+        partition.answer_end(9, 1_300);
+        assert_eq!((idle_at(&mut partition, 1_300), partition.position), (Some(1_300), 9));
         partition.pass(9);
         assert_eq!(partition.idle_answered_ms(), None);
-        partition.answer_end(10, 100, 1_410);
-        assert_eq!(idle_at(&mut partition, 1_410), None);
+        partition.answer_end(10, 1_310);
+        assert_eq!(idle_at(&mut partition, 1_310), None);
+    }
+
+    #[test]
+    fn quiet_begins_anew_after_a_question_without_an_answer() {
+        let mut partition = Partition::new(0, 0, 0, 0);
+        let idle_at = |partition: &mut Partition, now_ms| {
+            partition.update_idle(100, now_ms);
+            partition.idle_answered_ms()
+        };
+        partition.miss_end();
+        assert!(!partition.is_at_end());
+        partition.answer_end(0, 1_000);
+        partition.answer_end(0, 1_100);
+        assert_eq!(idle_at(&mut partition, 1_100), Some(1_100));
+        partition.miss_end();
+        assert_eq!((idle_at(&mut partition, 1_110), partition.is_at_end()), (None, true));
+        partition.answer_end(0, 1_150);
+        assert_eq!(idle_at(&mut partition, 1_150), None, "what waited for the broker's return may come");
+        partition.answer_end(0, 1_250);
+        assert_eq!(idle_at(&mut partition, 1_250), Some(1_250));
     }
 }

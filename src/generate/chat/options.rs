@@ -60,6 +60,10 @@ pub struct Options {
     /// End after so many seconds; at a signal, when not given.
     #[arg(long)]
     pub seconds: Option<u64>,
+    /// Begin so many minutes ago: the past is written as fast as possible, so that detectors know what is usual.
+    #[arg(long, default_value_t = 0, value_name = "MINUTES", conflicts_with = "bulk",
+          value_parser = clap::value_parser!(u64).range(..=527_040))]
+    pub past: u64,
 
     /// Streams; the first are the large ones (Zipf's law).
     #[arg(long, default_value_t = 20, value_name = "N")]
@@ -90,13 +94,15 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub bad: f64,
 
-    /// Planted for each stream and day: three to ten times the messages for half a minute to two.
+    /// Planted for each stream and day: 5 to 20 times the messages for half a minute to two, the more the fewer they are;
+    /// none below 30 messages a minute.
     #[arg(long, default_value_t = 2.0, value_name = "COUNT")]
     pub spikes: f64,
-    /// Planted for each stream and day: 40 to 80 % of the viewers gone for one to three minutes.
+    /// Planted for each stream and day: 60 to 80 % of the viewers gone for one to three minutes; none below 300 viewers.
     #[arg(long, default_value_t = 1.0, value_name = "COUNT")]
     pub drops: f64,
-    /// Planted for each stream and day: three to ten times the emotes of a message for half a minute to two.
+    /// Planted for each stream and day: 5 to 20 times the emotes of a message for half a minute to two, the more the
+    /// fewer they are; none below 30 emotes a minute.
     #[arg(long, default_value_t = 1.0, value_name = "COUNT")]
     pub storms: f64,
     /// Least time before a stream's first planted episode and between two; a quarter of a short run at most.
@@ -144,8 +150,10 @@ impl Options {
                 (Volume::Total { messages, seconds }, start_ms, DayShape::Evening)
             }
             None => {
-                let volume = Volume::Rate { messages_per_second: self.rate, seconds: self.seconds };
-                (volume, now_ms, DayShape::Flat)
+                let past = self.past * 60;
+                let seconds = self.seconds.map(|seconds| seconds.saturating_add(past));
+                let volume = Volume::Rate { messages_per_second: self.rate, seconds };
+                (volume, now_ms - past as i64 * 1_000, DayShape::Flat)
             }
         };
         Settings {
@@ -167,6 +175,7 @@ impl Options {
                 emote_spikes_per_day: self.storms,
                 gap_seconds: self.plant_gap,
             },
+            episodes: Vec::new(),
             bursts_per_day: self.bursts,
         }
     }
@@ -217,12 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn a_live_run_may_begin_in_the_past() {
+        let settings = parsed(&["-c", "f.yml", "--past", "10", "--seconds", "30"]).unwrap().settings(NOW_MS);
+        assert_eq!((settings.start_ms, settings.volume.seconds()), (1_736_963_400_000, Some(630)));
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for arguments in [
             &["--rate", "5"][..],
             &["--brokers", "k:1", "-c", "f.yml"],
             &["--brokers", "k:1", "--bulk", "5", "--rate", "5"],
             &["--brokers", "k:1", "--hours", "5"],
+            &["--brokers", "k:1", "--bulk", "5", "--past", "5"],
             &["--brokers", "k:1", "--bulk", "5", "--start", "yesterday"],
             &["--brokers", "k:1", "--tenant", "a"],
             &["--brokers", "k:1", "--partitions", "0"],

@@ -112,7 +112,7 @@ impl Episode {
 }
 
 /// The episodes of one day of event time (24 hours from `start_ms`, not a calendar's day), by their
-/// start. None reaches into the next day.
+/// start. None that is drawn reaches into the next day.
 pub fn plan(settings: &Settings, streams: &Streams, messages_per_second: f64, day: u64) -> Vec<Episode> {
     let first_second = day * DAY_SECONDS;
     let whole = settings.volume.seconds().unwrap_or(u64::MAX);
@@ -128,16 +128,17 @@ pub fn plan(settings: &Settings, streams: &Streams, messages_per_second: f64, da
         taken: HashMap::new(),
         episodes: Vec::new(),
     };
+    planner.place(&settings.episodes);
     let counts = [
         (Kind::ChatSpike, settings.planted.chat_spikes_per_day),
         (Kind::ViewerDrop, settings.planted.viewer_drops_per_day),
         (Kind::EmoteSpike, settings.planted.emote_spikes_per_day),
     ];
-    let stream_days = f64::from(settings.streams) * seconds as f64 / DAY_SECONDS as f64;
+    let days = seconds as f64 / DAY_SECONDS as f64;
     for (kind, per_day) in counts {
-        planner.plant(kind, (per_day * stream_days).ceil() as u64);
+        planner.plant(kind, per_day * days);
     }
-    planner.add_bursts(settings.bursts_per_day * stream_days);
+    planner.add_bursts(settings.bursts_per_day * f64::from(settings.streams) * days);
     planner.episodes.sort_by_key(|episode| (episode.start_ms, episode.stream, episode.kind));
     planner.episodes
 }
@@ -156,15 +157,25 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// As many as there is room for.
-    fn plant(&mut self, kind: Kind, count: u64) {
+    /// Those of the settings, from which the drawn ones keep away.
+    fn place(&mut self, episodes: &[Episode]) {
+        let end_ms = self.start_ms + (DAY_SECONDS * 1_000) as i64;
+        for episode in episodes.iter().filter(|episode| (self.start_ms..end_ms).contains(&episode.start_ms)) {
+            self.taken.entry(episode.stream).or_default().push((episode.start_ms, episode.end_ms));
+            self.episodes.push(*episode);
+        }
+    }
+
+    /// So many for each stream where they would show, as there is room for them.
+    fn plant(&mut self, kind: Kind, per_stream: f64) {
         let all = 0..self.streams.shares().len() as u32;
         // At its best time of day, that is; the time itself is looked at below.
-        let candidates: Vec<u32> = all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
+        let candidates: Vec<u32> =
+            all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
         if candidates.is_empty() {
             return;
         }
-        for _ in 0..count {
+        for _ in 0..(per_stream * candidates.len() as f64).ceil() as u64 {
             for _ in 0..TRIES {
                 let stream = candidates[self.random.below(candidates.len() as u64) as usize];
                 let Some(episode) = self.draw(kind, stream) else { continue };
@@ -268,6 +279,22 @@ mod tests {
         assert!((least(f64::sqrt(30.0 * 100.0)).unwrap() - 8.5).abs() < 1e-9);
         assert_eq!(Kind::ViewerDrop.factors(50_000.0), Some((0.2, 0.4)));
         assert_eq!(Kind::ViewerDrop.factors(299.0), None);
+    }
+
+    #[test]
+    fn episodes_of_the_settings_are_there_and_others_keep_away() {
+        let mut settings = settings(DAY_SECONDS);
+        let start_ms = settings.start_ms + 40_000_000;
+        let spike = Episode { kind: Kind::ChatSpike, stream: 3, start_ms, end_ms: start_ms + 45_000, factor: 5.0 };
+        let tomorrow = Episode { start_ms: start_ms + 86_400_000, end_ms: start_ms + 86_500_000, ..spike };
+        settings.episodes = vec![tomorrow, spike];
+        let streams = Streams::new(1, 20, 200.0);
+        let of_day = |day| plan(&settings, &streams, 200.0, day);
+        let all = of_day(0);
+        assert!(all.contains(&spike) && !all.contains(&tomorrow) && of_day(1).contains(&tomorrow));
+        let near = |e: &&Episode| e.start_ms < spike.end_ms + 900_000 && e.end_ms + 900_000 > spike.start_ms;
+        let neighbours = all.iter().filter(|e| e.stream == 3 && e.kind != Kind::Burst).filter(near);
+        assert_eq!(neighbours.count(), 1);
     }
 
     #[test]

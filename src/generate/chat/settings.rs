@@ -1,5 +1,7 @@
 //! What the events are made of. The same settings give the same bytes.
 
+use super::plan::Episode;
+
 /// A share, a rate or a size that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{option} is {value}, and must be {constraint}")]
@@ -33,6 +35,8 @@ pub struct Settings {
     /// Share of records that do not fit, of either topic.
     pub bad_share: f64,
     pub planted: Plant,
+    /// Planted at times of their own, besides those that are drawn.
+    pub episodes: Vec<Episode>,
     /// Harmless bursts of chat for each stream and day, which are not listed as planted.
     pub bursts_per_day: f64,
 }
@@ -67,7 +71,7 @@ pub enum DayShape {
 /// Episodes that a detector should find.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plant {
-    /// For each stream and day; a shorter run has its share, rounded up over all streams.
+    /// For each day and stream where they would show; a shorter run has its share, rounded up over all streams.
     pub chat_spikes_per_day: f64,
     pub viewer_drops_per_day: f64,
     pub emote_spikes_per_day: f64,
@@ -103,6 +107,7 @@ impl Default for Settings {
             duplicate_share: 0.0,
             bad_share: 0.0,
             planted: Plant::default(),
+            episodes: Vec::new(),
             bursts_per_day: 24.0,
         }
     }
@@ -159,6 +164,15 @@ impl Settings {
         if let Some((option, delay)) = delays.into_iter().find(|(_, delay)| *delay > 86_400_000) {
             return wrong(option, format!("{delay} ms"), "at most a day");
         }
+        let is_possible = |episode: &&Episode| {
+            let Episode { stream, start_ms, end_ms, factor, .. } = **episode;
+            let is_in_time = self.start_ms <= start_ms && start_ms < end_ms;
+            stream < self.streams && is_in_time && factor >= 0.0 && factor.is_finite()
+        };
+        if let Some(episode) = self.episodes.iter().find(|episode| !is_possible(episode)) {
+            let words = "in one of the streams, of a time from the start on, with a factor of at least 0";
+            return wrong("an episode", format!("{episode:?}"), words);
+        }
         if self.viewer_interval_ms == 0 {
             return wrong("the interval of viewer events", "0 ms".to_owned(), "at least 1 ms");
         }
@@ -189,11 +203,13 @@ impl DayShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate::chat::Kind;
 
     #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 9] = [
+        const SPIKE: Episode = Episode { kind: Kind::ChatSpike, stream: 19, start_ms: 0, end_ms: 1, factor: 2.0 };
+        let cases: [(&str, Change); 12] = [
             ("late", |s| s.late_share = 1.5),
             ("duplicates", |s| s.duplicate_share = f64::NAN),
             ("bad", |s| s.bad_share = -0.1),
@@ -203,6 +219,9 @@ mod tests {
             ("spikes", |s| s.planted.chat_spikes_per_day = f64::INFINITY),
             ("seconds", |s| s.volume = Volume::Total { messages: 1, seconds: 0 }),
             ("interval", |s| s.viewer_interval_ms = 0),
+            ("episode", |s| s.episodes = vec![Episode { stream: 20, ..SPIKE }]),
+            ("episode", |s| s.episodes = vec![SPIKE, Episode { end_ms: 0, ..SPIKE }]),
+            ("episode", |s| s.episodes = vec![Episode { factor: -1.0, ..SPIKE }]),
         ];
         assert_eq!(Settings::default().check(), Ok(()));
         for (word, change) in cases {

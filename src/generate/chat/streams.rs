@@ -87,7 +87,6 @@ impl Streams {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

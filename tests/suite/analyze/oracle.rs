@@ -12,6 +12,7 @@ use vader_parity::SentimentIntensityAnalyzer;
 /// The words that count as emotes where an event has no field of them.
 pub const EMOTES: [&str; 8] = ["Kappa", "PogChamp", "LUL", "KEKW", "monkaS", "4Head", "BibleThump", "Clap"];
 const TOP: usize = 5;
+const LONGEST_EMOTE: usize = 256;
 
 /// Input (0: chat, 1: viewer), partition, offset.
 pub type Position = (usize, i32, i64);
@@ -43,6 +44,7 @@ pub struct Row {
     pub emote_counts: BTreeMap<String, i64>,
     pub chat_rate: f64,
     pub avg_viewers: Option<f64>,
+    pub approximate: bool,
 }
 
 impl Row {
@@ -176,7 +178,13 @@ fn row(chat: &[Event], viewer: &[Event], span: Span) -> Row {
     let scores: Vec<f64> =
         chat.iter().filter_map(|event| text(event, "message")).map(|line| sentiment(&line)).collect();
     let mut emotes: BTreeMap<String, i64> = BTreeMap::new();
-    chat.iter().flat_map(emotes_of).for_each(|emote| *emotes.entry(emote).or_default() += 1);
+    let mut approximate = false;
+    for emote in chat.iter().flat_map(emotes_of) {
+        // One of such a length counts under its beginning.
+        let kept = emote.floor_char_boundary(LONGEST_EMOTE);
+        approximate |= kept < emote.len();
+        *emotes.entry(emote[..kept].to_owned()).or_default() += 1;
+    }
     let mut ranked: Vec<(&String, &i64)> = emotes.iter().collect();
     ranked.sort_by(|a, b| b.1.cmp(a.1).then(a.0.as_bytes().cmp(b.0.as_bytes())));
     let top = ranked.into_iter().take(TOP).map(|(emote, _)| storable(emote)).collect();
@@ -199,6 +207,7 @@ fn row(chat: &[Event], viewer: &[Event], span: Span) -> Row {
         emote_counts: stored,
         chat_rate: chat.len() as f64 / (span.window_ms as f64 / 1e3),
         avg_viewers: mean(&viewers),
+        approximate,
     }
 }
 
@@ -264,11 +273,12 @@ fn the_comparison_bites() {
         emote_counts: BTreeMap::from([("Kappa".to_owned(), 2)]),
         chat_rate: 1.5,
         avg_viewers: None,
+        approximate: false,
     };
     let place = ("s1".to_owned(), 1_000);
     let expected = Rows::from([(place.clone(), row.clone())]);
     assert_eq!(differences(&expected, &expected), Vec::<String>::new());
-    let others: [Row; 9] = [
+    let others: [Row; 10] = [
         Row { chat_count: 4, ..row.clone() },
         Row { unique_chatters: 3, ..row.clone() },
         Row { avg_sentiment: Some(0.2501), ..row.clone() },
@@ -278,6 +288,7 @@ fn the_comparison_bites() {
         Row { top_emotes: Vec::new(), ..row.clone() },
         Row { emote_counts: BTreeMap::new(), ..row.clone() },
         Row { avg_viewers: Some(0.0), ..row.clone() },
+        Row { approximate: true, ..row.clone() },
     ];
     for other in others {
         assert_eq!(differences(&Rows::from([(place.clone(), other.clone())]), &expected).len(), 1, "{other:?}");

@@ -6,7 +6,7 @@ use super::{
     scene::{Job, Scene, late_events, rows, state, unit},
 };
 use crate::{
-    harness::{DEADLINE, eventually, eventually_some, kafka::Message, run::Exit},
+    harness::{DEADLINE, eventually, kafka::Message, run::Exit},
     landing::metric,
 };
 use serde_json::json;
@@ -115,7 +115,7 @@ fn the_last_window_closes_without_further_input() {
     // Not before its time, and soon after it: a window's end, the delay, and what idleness takes to show.
     let slowest = "SELECT max(extract(epoch FROM updated_at - window_end)) FROM chat_summary_minute";
     let waited: f64 = scene.test.db().value(slowest).parse().expect("seconds");
-    assert!((1.0..15.0).contains(&waited), "the last row is written {waited} s after its window's end");
+    assert!((1.0..30.0).contains(&waited), "the last row is written {waited} s after its window's end");
     assert_eq!(crate::landing::ready(&run), 200);
 }
 
@@ -187,11 +187,8 @@ fn a_late_event_revises_what_is_open_and_is_counted_for_what_is_not() {
     let expected =
         [(seconds(49), 2), (seconds(50), 2), (seconds(86), 1)].map(|(start, count)| ((topic.clone(), start), count));
     assert_eq!(late_events(&db, &id), expected.into());
-    let total = eventually_some(DEADLINE, "the metric", || {
-        let total = metric(&run, "headwater_late_events_total", "job=\"chat\"");
-        (total > 0.0).then_some(total)
-    });
-    assert_eq!(total, 3.0, "three events, whatever windows they miss");
+    // Three events, whatever windows they miss.
+    eventually(DEADLINE, "the metric", || metric(&run, "headwater_late_events_total", "job=\"chat\"") == 3.0);
     assert_eq!(metric(&run, "headwater_analyze_events_total", "partly_late"), 1.0);
     drop(run);
 
@@ -235,4 +232,33 @@ fn the_drain_at_sigterm_commits_what_was_counted() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     let stored = "SELECT sum(next_offset) FROM analyze_partitions";
     assert_eq!(scene.test.db().value(stored), "300", "the positions are those of all that was read");
+}
+
+/// The clock that judged it goes on, and a restart reads it again.
+#[test]
+fn an_event_too_far_ahead_stays_a_dead_letter_after_a_restart() {
+    // Not idle, and nothing in most partitions: no window closes, and all is read again.
+    let job = Job { idle_ms: 60_000, more: json!({"max_future_ms": 2_000}), ..Job::quick() };
+    let mut scene = Scene::new(vec![job.clone()]);
+    let pen = Pen::new(&scene.test.brokers, scene.topics());
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let mut run = scene.start(&scene.file(), &[], &[]);
+    let ahead_ms = now_ms + 8_000;
+    pen.chat(0, &chat("present", "s", "u", "", now_ms));
+    pen.chat(0, &chat("future", "s", "u", "", ahead_ms));
+    pen.chat(0, &chat("after", "s", "u", "", now_ms));
+    pen.flush();
+    let db = scene.test.db();
+    eventually(DEADLINE, "the dead letter", || {
+        db.try_execute("SELECT FROM dead_letters").is_ok() && db.count("SELECT count(*) FROM dead_letters") == 1
+    });
+    run.kill();
+    eventually(DEADLINE, "its time to be near", || chrono::Utc::now().timestamp_millis() > ahead_ms - 1_000);
+    scene.jobs = vec![Job { idle_ms: 500, ..job }];
+    scene.catch_up(&scene.file());
+    let (messages, viewer) = scene.messages();
+    let is_future = |position| position == (0, 0, 1);
+    let expected =
+        scene.assert_job(&scene.jobs[0], &Oracle { not_events: &is_future, ..Oracle::new(&messages, &viewer) });
+    assert_eq!((expected.rows.len(), expected.dead.len()), (2, 1));
 }

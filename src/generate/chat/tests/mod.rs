@@ -295,7 +295,8 @@ fn what_is_planted_is_in_the_data() {
 #[test]
 fn a_run_without_end_goes_on_past_a_day() {
     let settings = Settings {
-        volume: Volume::Rate { messages_per_second: 0.2, seconds: None },
+        volume: Volume::Rate { messages_per_second: 1.0, seconds: None },
+        streams: 1,
         viewer_interval_ms: 600_000,
         bursts_per_day: 10.0,
         planted: Plant::default(),

@@ -33,8 +33,8 @@ const MIB: usize = 1 << 20;
 
 /// Name and value of each member of a good event; every one has an id and a stream of its own.
 fn fields(kind: Kind) -> Vec<(&'static str, String)> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    static NEXT: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+    let n = NEXT[kind as usize].fetch_add(1, Ordering::Relaxed);
     match kind {
         Kind::Chat => vec![
             ("event_id", format!("\"e{n}\"")),
@@ -46,7 +46,7 @@ fn fields(kind: Kind) -> Vec<(&'static str, String)> {
         ],
         Kind::Viewer => {
             vec![
-                ("stream_id", format!("\"c{n}\"")),
+                ("stream_id", format!("\"v{n}\"")),
                 ("viewer_count", "10".to_owned()),
                 ("timestamp", format!("\"{TIME}\"")),
             ]
@@ -126,8 +126,15 @@ pub fn chat() -> Vec<Case> {
     times(&mut cases);
     names(&mut cases);
     large(&mut cases);
+    // Company for the events of `viewer`, which alone would give no row.
+    for n in 0..VIEWERS {
+        cases.add(format!("company for viewer {n}"), cases.with("stream_id", &format!("\"v{n}\"")), Event);
+    }
     cases.cases
 }
+
+/// At least as many as there are events in [`viewer`].
+const VIEWERS: u32 = 60;
 
 pub fn viewer() -> Vec<Case> {
     let mut cases = Cases { kind: Kind::Viewer, cases: Vec::new() };
@@ -154,7 +161,7 @@ pub fn viewer() -> Vec<Case> {
     ];
     cases.each("viewer_count", &wrong, INVALID);
     cases.each("viewer_count", &["1e999", "-1e999", &"9".repeat(400)], INVALID);
-    cases.each("viewer_count", &["18446744073709551616", "1e-400", &format!("0.{}", "3".repeat(400))], Either);
+    cases.each("viewer_count", &["1e-400", &format!("0.{}", "3".repeat(400))], Either);
     cases.add("no viewer_count", cases.without("viewer_count"), Event);
     cases.add("viewer_count twice", cases.plus("\"viewer_count\":5"), INVALID);
     cases.add(
