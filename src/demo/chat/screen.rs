@@ -136,7 +136,7 @@ pub fn summary(outcome: &Outcome) -> String {
     match found.delays {
         Some(delays) => {
             lines.push(format!("delay          {delays}  from {delay_s} s after a window's end to its final row"));
-            lines.push(format!("{:15}(it waits for an event as young in each partition)", ""));
+            lines.push(format!("{:15}(a window waits for a later event in every partition, the viewers' too)", ""));
         }
         None => lines.push("delay          not measured: no window became final while chat was live".to_owned()),
     }
@@ -219,10 +219,7 @@ pub fn charts(charts: &[Chart]) -> String {
 
 /// Planted against found.
 pub fn scores(scores: &[Score]) -> String {
-    let mut lines = vec![
-        "                              after their start,          echoes of  not".to_owned(),
-        "moments       planted  found  least  median   most  other episodes  planted".to_owned(),
-    ];
+    let mut lines = vec!["moments       planted  found   least  median    most  echoes  unplanned".to_owned()];
     for Score { kind, planted, found, delays_ms, echoes, unplanned } in scores {
         let delay = |index: Option<usize>| {
             let ms = index.and_then(|index| delays_ms.get(index));
@@ -230,7 +227,7 @@ pub fn scores(scores: &[Score]) -> String {
         };
         let last = delays_ms.len().checked_sub(1);
         lines.push(format!(
-            "{:<13} {planted:>7} {found:>6} {:>6} {:>7} {:>6} {echoes:>15} {unplanned:>8}",
+            "{:<13} {planted:>7} {found:>6} {:>7} {:>7} {:>7} {echoes:>7} {unplanned:>10}",
             kind.name(),
             delay(last.map(|_| 0)),
             delay(last.map(|last| last.div_ceil(2))),
@@ -238,10 +235,10 @@ pub fn scores(scores: &[Score]) -> String {
         ));
     }
     lines.push(format!(
-        "in event time: to the end of the window that shows it, and {} s until that is final",
+        "times: of the event, from an episode's start to the end of the window that shows it, and {} s until it is final\n\
+         echoes: of a planted episode of another kind; a spike of chat brings emotes, too",
         WATERMARK_DELAY_MS / 1_000
     ));
-    lines.push("echoes: a spike of chat brings emotes, too".to_owned());
     lines.join("\n")
 }
 
@@ -371,8 +368,8 @@ mod tests {
         };
         let text = scores(&[found, missed]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], "chat_spike          4      3   12 s    18 s   41 s               0        1");
-        assert_eq!(lines[3], "emote_spike         1      0      -       -      -               2        0");
+        assert_eq!(lines[1], "chat_spike          4      3    12 s    18 s    41 s       0          1");
+        assert_eq!(lines[2], "emote_spike         1      0       -       -       -       2          0");
         let row = StreamRow {
             name: "s1".to_owned(),
             messages: 1_234_567,
