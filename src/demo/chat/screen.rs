@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     app::group_digits,
-    demo::{Options, Percentiles, pipeline::Usage, stage_set::StageSet},
+    demo::{Options, Percentiles, pipeline::Usage, program, stage_set::StageSet},
     generate::chat::{Kind, Report},
 };
 use serde_json::Value;
@@ -64,7 +64,8 @@ pub struct Outcome {
     pub written: Report,
     /// None where the past was never caught up with before the end.
     pub caught_up: Option<CaughtUp>,
-    /// From then to the last message.
+    /// From then to the last message; not above zero where that was before.
+    pub caught_up_seconds: f64,
     pub live_seconds: f64,
     pub killed_before_end_seconds: f64,
     pub verified: Verified,
@@ -125,10 +126,13 @@ pub fn summary(outcome: &Outcome) -> String {
         ),
     ];
     if let Some(CaughtUp { records, seconds, .. }) = outcome.caught_up {
-        let live = written.totals.records.saturating_sub(records) as f64 / outcome.live_seconds.max(1e-9);
         let past = (records as f64 / seconds.max(1e-9)) as u64;
-        let words = format!("records/s of the past, written at the same time; {}/s live", group_digits(live as u64));
-        lines.push(line("rate", past, &words));
+        let live = match outcome.caught_up_seconds > 0.0 {
+            true => written.totals.records.saturating_sub(records) as f64 / outcome.caught_up_seconds,
+            false => 0.0,
+        };
+        let live = if live > 0.0 { format!("; {}/s live", group_digits(live as u64)) } else { String::new() };
+        lines.push(line("rate", past, &format!("records/s of the past, written at the same time{live}")));
     }
     let (cpu, mebibytes) = (usage.cpu_seconds, usage.peak_bytes as f64 / f64::from(1 << 20));
     lines.push(format!("{:26}the pipeline took {cpu:.1} CPU s, {mebibytes:.0} MiB at its peak", ""));
@@ -280,9 +284,12 @@ pub fn show_kept(set: &StageSet, names: &Names, options: &Options, http: Option<
         println!("  {:<8}  {psql} '{}'", if n == 0 { "chat" } else { "" }, query.replace("{}", schema));
     }
     println!(
-        "            headwater generate chat --brokers {} --chat-topic {chat_topic} --viewer-topic {viewer_topic} \
+        "            {} generate chat --brokers {} --chat-topic {chat_topic} --viewer-topic {viewer_topic} \
          --seed {} --rate {}",
-        set.kafka.brokers, options.seed, options.chat_rate
+        program(),
+        set.kafka.brokers,
+        options.seed,
+        options.chat_rate
     );
     println!("            configuration {}", config.display());
     if let Some(address) = http {
@@ -319,7 +326,8 @@ mod tests {
             past_minutes: 15,
             written,
             caught_up: Some(CaughtUp { at_ms: 0, records: 2_000_000, seconds: 10.0 }),
-            live_seconds: 20.0,
+            caught_up_seconds: 20.0,
+            live_seconds: 30.0,
             killed_before_end_seconds: 10.0,
             verified: Verified::of(report),
             found,
