@@ -82,3 +82,8 @@ async fn blocking<T: Send + 'static>(
 fn file_error(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> DemoError + '_ {
     move |source| DemoError::File { path: path.to_owned(), source }
 }
+
+/// This binary, as a shell would find it.
+fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "headwater".to_owned(), |path| path.display().to_string())
+}

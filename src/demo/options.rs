@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long, default_value_t = 3_000.0)]
     pub chat_rate: f64,
     /// Chat of so many minutes before now is written first, as fast as possible: detectors need to know what is usual.
-    #[arg(long, default_value_t = 15, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(10..=1_440))]
+    #[arg(long, default_value_t = 12, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(10..=1_440))]
     pub chat_past: u32,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

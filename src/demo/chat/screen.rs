@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     app::group_digits,
-    demo::{Options, Percentiles, pipeline::Usage, stage_set::StageSet},
+    demo::{Options, Percentiles, pipeline::Usage, program, stage_set::StageSet},
     generate::chat::{Kind, Report},
 };
 use serde_json::Value;
@@ -64,7 +64,8 @@ pub struct Outcome {
     pub written: Report,
     /// None where the past was never caught up with before the end.
     pub caught_up: Option<CaughtUp>,
-    /// From then to the last message.
+    /// From then to the last message; not above zero where that was before.
+    pub caught_up_seconds: f64,
     pub live_seconds: f64,
     pub killed_before_end_seconds: f64,
     pub verified: Verified,
@@ -125,10 +126,13 @@ pub fn summary(outcome: &Outcome) -> String {
         ),
     ];
     if let Some(CaughtUp { records, seconds, .. }) = outcome.caught_up {
-        let live = written.totals.records.saturating_sub(records) as f64 / outcome.live_seconds.max(1e-9);
         let past = (records as f64 / seconds.max(1e-9)) as u64;
-        let words = format!("records/s of the past, written at the same time; {}/s live", group_digits(live as u64));
-        lines.push(line("rate", past, &words));
+        let live = match outcome.caught_up_seconds > 0.0 {
+            true => written.totals.records.saturating_sub(records) as f64 / outcome.caught_up_seconds,
+            false => 0.0,
+        };
+        let live = if live > 0.0 { format!("; {}/s live", group_digits(live as u64)) } else { String::new() };
+        lines.push(line("rate", past, &format!("records/s of the past, written at the same time{live}")));
     }
     let (cpu, mebibytes) = (usage.cpu_seconds, usage.peak_bytes as f64 / f64::from(1 << 20));
     lines.push(format!("{:26}the pipeline took {cpu:.1} CPU s, {mebibytes:.0} MiB at its peak", ""));
@@ -136,7 +140,7 @@ pub fn summary(outcome: &Outcome) -> String {
     match found.delays {
         Some(delays) => {
             lines.push(format!("delay          {delays}  from {delay_s} s after a window's end to its final row"));
-            lines.push(format!("{:15}(it waits for an event as young in each partition)", ""));
+            lines.push(format!("{:15}(a window waits for a later event in every partition, the viewers' too)", ""));
         }
         None => lines.push("delay          not measured: no window became final while chat was live".to_owned()),
     }
@@ -219,10 +223,7 @@ pub fn charts(charts: &[Chart]) -> String {
 
 /// Planted against found.
 pub fn scores(scores: &[Score]) -> String {
-    let mut lines = vec![
-        "                              after their start,          echoes of  not".to_owned(),
-        "moments       planted  found  least  median   most  other episodes  planted".to_owned(),
-    ];
+    let mut lines = vec!["moments       planted  found   least  median    most  echoes  unplanned".to_owned()];
     for Score { kind, planted, found, delays_ms, echoes, unplanned } in scores {
         let delay = |index: Option<usize>| {
             let ms = index.and_then(|index| delays_ms.get(index));
@@ -230,7 +231,7 @@ pub fn scores(scores: &[Score]) -> String {
         };
         let last = delays_ms.len().checked_sub(1);
         lines.push(format!(
-            "{:<13} {planted:>7} {found:>6} {:>6} {:>7} {:>6} {echoes:>15} {unplanned:>8}",
+            "{:<13} {planted:>7} {found:>6} {:>7} {:>7} {:>7} {echoes:>7} {unplanned:>10}",
             kind.name(),
             delay(last.map(|_| 0)),
             delay(last.map(|last| last.div_ceil(2))),
@@ -238,10 +239,10 @@ pub fn scores(scores: &[Score]) -> String {
         ));
     }
     lines.push(format!(
-        "in event time: to the end of the window that shows it, and {} s until that is final",
+        "times: of the event, from an episode's start to the end of the window that shows it, and {} s until it is final\n\
+         echoes: of a planted episode of another kind; a spike of chat brings emotes, too",
         WATERMARK_DELAY_MS / 1_000
     ));
-    lines.push("echoes: a spike of chat brings emotes, too".to_owned());
     lines.join("\n")
 }
 
@@ -283,9 +284,12 @@ pub fn show_kept(set: &StageSet, names: &Names, options: &Options, http: Option<
         println!("  {:<8}  {psql} '{}'", if n == 0 { "chat" } else { "" }, query.replace("{}", schema));
     }
     println!(
-        "            headwater generate chat --brokers {} --chat-topic {chat_topic} --viewer-topic {viewer_topic} \
+        "            {} generate chat --brokers {} --chat-topic {chat_topic} --viewer-topic {viewer_topic} \
          --seed {} --rate {}",
-        set.kafka.brokers, options.seed, options.chat_rate
+        program(),
+        set.kafka.brokers,
+        options.seed,
+        options.chat_rate
     );
     println!("            configuration {}", config.display());
     if let Some(address) = http {
@@ -322,7 +326,8 @@ mod tests {
             past_minutes: 15,
             written,
             caught_up: Some(CaughtUp { at_ms: 0, records: 2_000_000, seconds: 10.0 }),
-            live_seconds: 20.0,
+            caught_up_seconds: 20.0,
+            live_seconds: 30.0,
             killed_before_end_seconds: 10.0,
             verified: Verified::of(report),
             found,
@@ -371,8 +376,8 @@ mod tests {
         };
         let text = scores(&[found, missed]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], "chat_spike          4      3   12 s    18 s   41 s               0        1");
-        assert_eq!(lines[3], "emote_spike         1      0      -       -      -               2        0");
+        assert_eq!(lines[1], "chat_spike          4      3    12 s    18 s    41 s       0          1");
+        assert_eq!(lines[2], "emote_spike         1      0       -       -       -       2          0");
         let row = StreamRow {
             name: "s1".to_owned(),
             messages: 1_234_567,

@@ -22,7 +22,8 @@ impl Names {
         let names = Names {
             table: format!("food_orders{}", set.mark),
             topic: format!("food_orders_raw{}", set.mark),
-            config: set.directory.join("orders_stream.yml"),
+            // The pipeline is called like its file: its checkpoints and groups must be nobody else's either.
+            config: set.directory.join(format!("orders_stream{}.yml", set.mark)),
         };
         std::fs::write(&names.config, names.configuration(set)).map_err(file_error(&names.config))?;
         Ok(names)
@@ -30,10 +31,10 @@ impl Names {
 
     /// Everything that the pipeline makes on Kafka.
     pub fn topics(&self) -> Vec<String> {
-        let config = config::load_file(&self.config);
-        let pipelines = config.into_iter().flat_map(|config| config.pipelines);
-        let checkpoints = pipelines.filter_map(|pipeline| Some(pipeline.capture?.checkpoint_topic));
-        [self.topic.clone()].into_iter().chain(checkpoints).collect()
+        let captures = config::load_file(&self.config).into_iter().flat_map(|config| config.pipelines);
+        let captures = captures.filter_map(|pipeline| pipeline.capture);
+        let own = captures.flat_map(|capture| [capture.checkpoint_topic, capture.dead_letter_topic]);
+        [self.topic.clone()].into_iter().chain(own).collect()
     }
 
     fn configuration(&self, set: &StageSet) -> String {

@@ -3,7 +3,7 @@
 use super::{Names, delays::Delays};
 use crate::{
     app::group_digits,
-    demo::{Percentiles, pipeline::Usage, stage_set::StageSet},
+    demo::{Percentiles, pipeline::Usage, program, stage_set::StageSet},
     generate::Report,
 };
 use serde_json::Value;
@@ -185,7 +185,8 @@ pub fn show_kept(set: &StageSet, names: &Names, http: Option<&str>) {
     let table = &names.table;
     println!("  orders    psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {table} LIMIT 5'");
     println!(
-        "            headwater generate orders --url postgres://{user}@{host}:{port}/{db} --table {table} --rate 100"
+        "            {} generate orders --url postgres://{user}@{host}:{port}/{db} --table {table} --rate 100",
+        program()
     );
     println!("            topic {} on {}, configuration {}", names.topic, set.kafka.brokers, names.config.display());
     if let Some(address) = http {
