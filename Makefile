@@ -33,7 +33,7 @@ stamp:
 build: setup ## the binary, optimised
 	$(CARGO) build --release --locked --bin headwater
 
-demo: build ## the whole pipeline on a real PostgreSQL and Kafka, killed once, then proved (KEEP=1 leaves it running)
+demo: build ## orders and chat on a real PostgreSQL and Kafka, killed once each, then proved (KEEP=1 leaves it running)
 	@$(BINARY) demo $(DEMO)
 
 test: setup ## the whole suite, on a real PostgreSQL and Kafka (TESTS=name runs some)

@@ -5,7 +5,7 @@
 //! have ended. What a stage promises about its own failures is written in its `mod.rs`.
 
 use crate::{
-    capture,
+    analyze, capture,
     config::model::{Config, Pipeline},
     health::Health,
     http, land, metrics,
@@ -46,10 +46,12 @@ pub mod exit {
 pub struct Options {
     pub capture: bool,
     pub land: bool,
+    pub analyze: bool,
     pub until_caught_up: bool,
     pub progress_bar: bool,
     pub capture_options: capture::Options,
     pub land_options: land::Options,
+    pub analyze_options: analyze::Options,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,8 @@ pub struct Report {
     pub capture: Option<Summary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub land: Option<Summary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analyze: Option<Summary>,
     pub seconds: f64,
     /// Rows of the last stage that ran, over `seconds`.
     pub rows_per_second: f64,
@@ -80,7 +84,7 @@ pub struct Report {
 
 impl Report {
     fn stages(&self) -> impl Iterator<Item = (&'static str, &Summary)> {
-        [("capture", &self.capture), ("land", &self.land)]
+        [("capture", &self.capture), ("land", &self.land), ("analyze", &self.analyze)]
             .into_iter()
             .filter_map(|(name, summary)| Some((name, summary.as_ref()?)))
     }
@@ -145,11 +149,13 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
     let wants = |stage: bool, present: fn(&Pipeline) -> bool| stage && config.pipelines.iter().any(present);
     let runs_capture = wants(options.capture, |pipeline| pipeline.capture.is_some());
     let runs_land = wants(options.land, |pipeline| pipeline.land.is_some());
-    if !runs_capture && !runs_land {
-        let stage = match (options.capture, options.land) {
-            (true, false) => "capture",
-            (false, true) => "land",
-            _ => "capture or land",
+    let runs_analyze = wants(options.analyze, |pipeline| pipeline.analyze.is_some());
+    if !runs_capture && !runs_land && !runs_analyze {
+        let stage = match (options.capture, options.land, options.analyze) {
+            (true, false, false) => "capture",
+            (false, true, false) => "land",
+            (false, false, true) => "analyze",
+            _ => "capture, land or analyze",
         };
         return Err(AppError::NothingToDo { stage });
     }
@@ -169,6 +175,7 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
 
     let mut captures = JoinSet::new();
     let mut lands = JoinSet::new();
+    let mut analyses = JoinSet::new();
     for pipeline in config.pipelines {
         let pipeline = Arc::new(pipeline);
         let captures_here = options.capture && pipeline.capture.is_some();
@@ -191,6 +198,13 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
                 summary
             });
         }
+        if options.analyze && pipeline.analyze.is_some() {
+            let (pipeline, context) = (pipeline.clone(), context.clone());
+            analyses.spawn(async move {
+                let stage = tokio::spawn(analyze::run(pipeline.clone(), context, options.analyze_options));
+                ended(stage.await, &pipeline.name, "analyze")
+            });
+        }
         if options.land && pipeline.land.is_some() {
             lands.spawn(async move {
                 let stage = tokio::spawn(land::run(pipeline.clone(), context, options.land_options));
@@ -200,13 +214,15 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
     }
     let capture = collect(captures).await;
     let land = collect(lands).await;
+    let analyze = collect(analyses).await;
 
     let seconds = start.elapsed().as_secs_f64();
-    let rows = land.as_ref().or(capture.as_ref()).map_or(0, |summary| summary.rows);
+    let rows = land.as_ref().or(analyze.as_ref()).or(capture.as_ref()).map_or(0, |summary| summary.rows);
     let (cpu, peak_rss_bytes) = metrics::process_usage();
     Ok(Report {
         capture,
         land,
+        analyze,
         seconds,
         rows_per_second: rows as f64 / seconds.max(1e-9),
         cpu_seconds: cpu - cpu_before,
@@ -269,6 +285,7 @@ mod tests {
         let report = |failures: Vec<Failure>| Report {
             capture: Some(Summary { failures, ..Summary::default() }),
             land: None,
+            analyze: None,
             seconds: 1.0,
             rows_per_second: 0.0,
             cpu_seconds: 0.0,

@@ -1,10 +1,13 @@
 //! The command line: what each command takes and prints. The work is done elsewhere.
 
 use crate::{
+    analyze,
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo, generate, land, metrics, verify,
+    demo,
+    generate::{self, GenerateError},
+    land, metrics, record, verify,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -32,11 +35,11 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// How log lines on stderr look.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, display_order = 1_000)]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter such as `headwater::land=debug`.
     /// The variable HEADWATER_LOG sets it too.
-    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true)]
+    #[arg(long, global = true, default_value_t = std::env::var("HEADWATER_LOG").unwrap_or("info".to_owned()), hide_default_value = true, display_order = 1_001)]
     log: String,
 }
 
@@ -48,15 +51,21 @@ enum Command {
     Capture(StageArgs),
     /// Run only the land stage: Kafka topics to Parquet tables.
     Land(StageArgs),
+    /// Run only the analyze stage: Kafka topics to windows and moments in PostgreSQL.
+    Analyze(StageArgs),
     /// Check a configuration: every error at once, exit code 78 if there is one.
     Validate(ValidateArgs),
     /// Reconcile source, topic and lake row by row, independently of the pipeline's own state.
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
     Verify(VerifyArgs),
+    /// Try an anomaly detector on a series of your own, to choose a threshold.
+    ///
+    /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
+    Anomalies(AnomaliesArgs),
     /// Write realistic data to try things with.
     #[command(subcommand)]
-    Generate(GenerateCommand),
+    Generate(Box<GenerateCommand>),
     /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
     Demo(demo::Options),
     /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
@@ -68,13 +77,33 @@ enum Command {
 enum GenerateCommand {
     /// Food orders into a table made by db/source/orders.sql.
     Orders(generate::Options),
+    /// A streaming platform's chat and viewer counts into Kafka, with planted spikes, drops and emote storms.
+    Chat(ChatArgs),
+}
+
+#[derive(Args)]
+struct ChatArgs {
+    #[command(flatten)]
+    options: generate::chat::Options,
+    /// How the summary is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct AnomaliesArgs {
+    #[command(flatten)]
+    options: analyze::anomaly::backtest::Options,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 #[derive(Args)]
 struct StageArgs {
     #[command(flatten)]
     file: FileArg,
-    /// End when the tables are captured and the topics landed, and print a summary.
+    /// End when the tables are captured, the topics landed and all windows final, and print a summary.
     #[arg(long)]
     until_caught_up: bool,
     /// How the summary is printed.
@@ -86,7 +115,7 @@ struct StageArgs {
     /// Capture: forget the checkpoint and publish only what is written from now on.
     #[arg(long)]
     from_now: bool,
-    /// Land: go on where records were lost (topic made again, retention passed the position).
+    /// Land and analyze: go on where records were lost (topic made again, retention passed the position).
     #[arg(long)]
     accept_loss: bool,
 }
@@ -191,14 +220,19 @@ fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscrib
 
 async fn dispatch(command: Command) -> ExitCode {
     match command {
-        Command::Run(args) => run_stages(args, true, true).await,
-        Command::Capture(args) => run_stages(args, true, false).await,
-        Command::Land(args) => run_stages(args, false, true).await,
+        Command::Run(args) => run_stages(args, Stages { capture: true, land: true, analyze: true }).await,
+        Command::Capture(args) => run_stages(args, Stages { capture: true, ..Stages::default() }).await,
+        Command::Land(args) => run_stages(args, Stages { land: true, ..Stages::default() }).await,
+        Command::Analyze(args) => run_stages(args, Stages { analyze: true, ..Stages::default() }).await,
         Command::Validate(args) => validate(&args),
         Command::Verify(args) => run_verify(args).await,
-        Command::Generate(GenerateCommand::Orders(options)) => match generate::orders(options).await {
+        Command::Generate(command) => match *command {
+            GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
+            GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
+        },
+        Command::Anomalies(args) => match analyze::anomaly::backtest::run(&args.options) {
             Ok(report) => {
-                println!("{report}");
+                print_result(&report, args.format);
                 ExitCode::SUCCESS
             }
             Err(error) => failed(&error),
@@ -211,18 +245,28 @@ async fn dispatch(command: Command) -> ExitCode {
     }
 }
 
-async fn run_stages(args: StageArgs, capture: bool, land: bool) -> ExitCode {
+/// Those that a command runs, where the file configures them.
+#[derive(Default)]
+struct Stages {
+    capture: bool,
+    land: bool,
+    analyze: bool,
+}
+
+async fn run_stages(args: StageArgs, stages: Stages) -> ExitCode {
     let config = match load(&args.file.config) {
         Ok(config) => config,
         Err(code) => return code,
     };
     let options = app::Options {
-        capture,
-        land,
+        capture: stages.capture,
+        land: stages.land,
+        analyze: stages.analyze,
         until_caught_up: args.until_caught_up,
         progress_bar: std::io::stderr().is_terminal(),
         capture_options: capture::Options { resync: args.resync, from_now: args.from_now },
         land_options: land::Options { accept_loss: args.accept_loss },
+        analyze_options: analyze::Options { accept_loss: args.accept_loss },
     };
     match app::run(config, options).await {
         Ok(report) => {
@@ -249,7 +293,13 @@ fn validate(args: &ValidateArgs) -> ExitCode {
         for pipeline in &config.pipelines {
             let captured = pipeline.capture.as_ref().map_or(0, |capture| capture.tables.len());
             let landed = pipeline.land.as_ref().map_or(0, |land| land.tables.len());
-            println!("pipeline {}: captures {}, lands {}", pipeline.name, tables(captured), tables(landed));
+            let jobs = pipeline.analyze.as_ref().map_or(0, |analyze| analyze.jobs.len());
+            let analyzes = if jobs == 0 {
+                String::new()
+            } else {
+                format!(", analyzes {jobs} job{}", if jobs == 1 { "" } else { "s" })
+            };
+            println!("pipeline {}: captures {}, lands {}{analyzes}", pipeline.name, tables(captured), tables(landed));
         }
     }
     ExitCode::SUCCESS
@@ -284,6 +334,24 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
     if all_equal { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
 }
 
+fn generated<T: Serialize + Display>(result: Result<T, GenerateError>, format: Format) -> ExitCode {
+    match result {
+        Ok(report) => {
+            print_result(&report, format);
+            ExitCode::SUCCESS
+        }
+        Err(GenerateError::Configuration(errors)) => {
+            eprintln!("{errors}");
+            ExitCode::from(exit::CONFIGURATION)
+        }
+        Err(error) if error.is_unavailable() => {
+            eprintln!("headwater: {error}");
+            ExitCode::from(exit::UNAVAILABLE)
+        }
+        Err(error) => failed(&error),
+    }
+}
+
 fn load(path: &Path) -> Result<Config, ExitCode> {
     config::load_file(path).map_err(|errors| {
         eprintln!("{errors}");
@@ -308,7 +376,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
 
 /// The part of the README between its `reference` marks.
 pub fn reference_markdown() -> String {
-    let reasons: String = land::reason::Reason::ALL
+    let reasons: String = record::reason::Reason::ALL
         .iter()
         .map(|reason| format!("| `{}` | {} |\n", reason.name(), reason.meaning()))
         .collect();

@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// One unit of work: `stage` is `capture` or `land`, `unit` the table or topic.
+/// One unit of work: `stage` is `capture`, `land` or `analyze`, `unit` the table, topic or job.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitId {
     pub pipeline: String,
@@ -28,6 +28,8 @@ pub enum State {
     /// Makes progress through a backlog.
     Progressing,
     CaughtUp,
+    /// Another process does the work, and this one takes over when it ends; the text says which.
+    StandingBy(String),
     /// Tried and failed, and tries again; the text says what to do.
     Failing(String),
     /// Stands still until somebody acts.
@@ -36,7 +38,7 @@ pub enum State {
 
 impl State {
     pub fn is_ready(&self) -> bool {
-        matches!(self, State::Progressing | State::CaughtUp)
+        matches!(self, State::Progressing | State::CaughtUp | State::StandingBy(_))
     }
 }
 
@@ -108,7 +110,7 @@ impl Unit {
                 tracing::error!(%pipeline, %stage, %unit, "{reason}");
                 status.last_error = Some(reason.clone());
             }
-            State::Waiting(reason) => tracing::info!(%pipeline, %stage, %unit, "{reason}"),
+            State::Waiting(reason) | State::StandingBy(reason) => tracing::info!(%pipeline, %stage, %unit, "{reason}"),
             _ if matches!(status.state, State::Failing(_) | State::Stopped(_)) => {
                 tracing::info!(%pipeline, %stage, %unit, "recovered");
             }

@@ -3,6 +3,7 @@
 //! The one invariant: progress is stored in the same atomic commit as the data it vouches for.
 //! See ARCHITECTURE.md for the map.
 
+pub mod analyze;
 pub mod app;
 pub mod capture;
 pub mod cli;
@@ -17,5 +18,6 @@ pub mod lake;
 pub mod land;
 pub mod metrics;
 pub mod postgres;
+pub mod record;
 pub mod stage;
 pub mod verify;

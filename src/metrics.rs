@@ -90,6 +90,22 @@ declare! {
     LAND_LAG: Gauge "headwater_land_lag_records" ["pipeline", "topic", "partition"] "End of the partition less the committed position.";
     LAND_REBALANCES: Counter "headwater_land_rebalances_total" ["pipeline", "topic"] "Assignments taken or lost.";
     LAND_ERRORS: Counter "headwater_land_errors_total" ["pipeline", "topic"] "Failed commits or refused partitions.";
+
+    ANALYZE_EVENTS: Counter "headwater_analyze_events_total" ["pipeline", "job", "topic", "outcome"] "Records read: counted, partly_late (some of its windows had closed), late, duplicate, future, dead_letter.";
+    ANALYZE_LATE: Counter "headwater_late_events_total" ["pipeline", "job"] "Events that one closed window or more misses; the table late_events lists them by window.";
+    ANALYZE_WINDOWS: Counter "headwater_analyze_windows_total" ["pipeline", "job", "kind"] "Rows committed: provisional, final, revised.";
+    ANALYZE_MOMENTS: Counter "headwater_analyze_moments_total" ["pipeline", "job", "moment"] "Anomalies committed.";
+    ANALYZE_DEAD_LETTERS: Counter "headwater_analyze_dead_letters_total" ["pipeline", "job", "reason"] "Records committed as dead letters.";
+    ANALYZE_FLUSH_SECONDS: Histogram "headwater_analyze_flush_seconds" ["pipeline", "job"] "Duration of one flush: the transaction in PostgreSQL.";
+    ANALYZE_FLUSH_ERRORS: Counter "headwater_analyze_flush_errors_total" ["pipeline", "job"] "Flushes that failed and were tried again.";
+    ANALYZE_WATERMARK_DELAY: Gauge "headwater_analyze_watermark_delay_seconds" ["pipeline", "job"] "Now less the watermark.";
+    ANALYZE_PANES: Gauge "headwater_analyze_open_panes" ["pipeline", "job"] "Panes of windows that are not closed.";
+    ANALYZE_KEYS: Gauge "headwater_analyze_keys" ["pipeline", "job"] "Keys in open panes.";
+    ANALYZE_STATE_BYTES: Gauge "headwater_analyze_state_bytes" ["pipeline", "job"] "Memory of open panes, about.";
+    ANALYZE_LAG: Gauge "headwater_analyze_lag_records" ["pipeline", "job", "topic", "partition"] "End of the partition less the position, where the end is known.";
+    ANALYZE_LEADER: Gauge "headwater_analyze_leader" ["pipeline", "job"] "1 while this instance writes the job's windows, 0 while it stands by.";
+    POOL_CONNECTIONS: Gauge "headwater_postgres_pool_connections" ["pipeline", "job", "state"] "Connections to PostgreSQL: most, open, idle.";
+    POOL_WAITING: Gauge "headwater_postgres_pool_waiting" ["pipeline", "job"] "Tasks that wait for a connection.";
 }
 
 /// Installs the process-wide recorder and describes every metric. Call once, from `app`.

@@ -2,11 +2,14 @@
 //!
 //! (a) capture of 1,000,000 existing rows; (b) capture of 500,000 rows that arrive in transactions of
 //! 1,000; (c) landing of 3,000,000 order messages from 3 partitions; (d) end-to-end delay to Kafka at
-//! 1,000 commits/s with a 100 ms poll. Each three times (`RUNS`); `cargo bench --bench pipeline -- a c`
+//! 1,000 commits/s with a 100 ms poll; (e) windows over 2,000,000 chat messages, with and without
+//! sentiment; (f) window engine and sentiment alone; (g) delay from the end of a slide to its row at
+//! 5,000 messages/s. Each three times (`RUNS`); `cargo bench --bench pipeline -- a c`
 //! runs some of them. `SCALE=0.1` makes everything smaller, for a quick look.
 //!
 //! CPU and memory are those of the headwater process alone.
 
+mod chat;
 mod child;
 mod kafka;
 mod orders;
@@ -63,6 +66,15 @@ fn main() {
     }
     if wants("d") {
         runtime.block_on(bench.delay());
+    }
+    if wants("e") {
+        runtime.block_on(bench.chat());
+    }
+    if wants("f") {
+        bench.engine();
+    }
+    if wants("g") {
+        runtime.block_on(bench.flush_delay());
     }
 }
 

@@ -12,6 +12,8 @@ CREATE TABLE analyze_jobs (
     epoch       bigint NOT NULL,
     flushes     bigint NOT NULL DEFAULT 0,
     watermark   timestamptz,
+    -- What the windows are made of. Open windows cannot be gone on with under another one.
+    declaration text,
     -- Who took the epoch: host, process, session. For people; the advisory lock decides.
     holder      text NOT NULL,
     held_since  timestamptz NOT NULL DEFAULT now(),

@@ -65,6 +65,10 @@ impl Engine {
                 Some(index) => {
                     next_to_load = index + 1;
                     self.load_chunk(turn, index).await?;
+                    if !self.tables[index].is_loading() {
+                        // What came meanwhile has waited for long enough.
+                        next_poll = Instant::now();
+                    }
                 }
                 None => {
                     let left = next_poll.saturating_duration_since(Instant::now());

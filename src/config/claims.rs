@@ -26,11 +26,23 @@ pub enum DirectoryRole {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Thing {
-    Topic { name: String, role: TopicRole },
-    Source { schema: Option<String>, table: String },
+    Topic {
+        name: String,
+        role: TopicRole,
+    },
+    Source {
+        schema: Option<String>,
+        table: String,
+    },
     TransactionalId(String),
     Group(String),
-    Directory { path: PathBuf, role: DirectoryRole },
+    Directory {
+        path: PathBuf,
+        role: DirectoryRole,
+    },
+    Job(String),
+    /// Table of the windows of a job.
+    Windows(String),
 }
 
 #[derive(Debug)]
@@ -77,6 +89,16 @@ impl Claims {
 
     pub fn directory(&mut self, section: &Section, key: &str, path: &Path, role: DirectoryRole) {
         self.add(section, key, Thing::Directory { path: path.to_owned(), role });
+    }
+
+    /// A job of `analyze`, and the table that it writes.
+    pub fn job(&mut self, section: &Section, name: Option<&str>, table: Option<&str>) {
+        if let Some(name) = name {
+            self.add(section, "name", Thing::Job(name.to_owned()));
+        }
+        if let Some(table) = table {
+            self.add(section, "table", Thing::Windows(table.to_owned()));
+        }
     }
 
     pub fn timestamp(&mut self, section: &Section, key: &str, path: &Path) {
@@ -128,7 +150,9 @@ fn show(thing: &Thing) -> String {
         Thing::Topic { name, .. } => super::check::quoted(name),
         Thing::Source { schema: Some(schema), table } => super::check::quoted(&format!("{schema}.{table}")),
         Thing::Source { schema: None, table } => super::check::quoted(table),
-        Thing::TransactionalId(id) | Thing::Group(id) => super::check::quoted(id),
+        Thing::TransactionalId(name) | Thing::Group(name) | Thing::Job(name) | Thing::Windows(name) => {
+            super::check::quoted(name)
+        }
         Thing::Directory { path, .. } => super::check::quoted(&path.display().to_string()),
     }
 }
@@ -145,6 +169,8 @@ fn clash(first: &Claim, second: &Claim) -> Option<String> {
         (Thing::Source { .. }, Thing::Source { .. }) => {
             (same_pipeline && first.thing == second.thing).then(|| "is the same table".to_owned())
         }
+        (Thing::Job(a), Thing::Job(b)) => (same_pipeline && a == b).then(|| "is the same name".to_owned()),
+        (Thing::Windows(a), Thing::Windows(b)) => (same_pipeline && a == b).then(|| "is the same table".to_owned()),
         (Thing::TransactionalId(a), Thing::TransactionalId(b)) => {
             (a == b && same_kafka).then(|| "is the same transactional id".to_owned())
         }

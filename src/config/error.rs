@@ -160,6 +160,12 @@ impl Collector {
         }
     }
 
+    /// The absolute path of `path`, which is relative to the directory of the file.
+    pub fn beside(&self, path: &str) -> PathBuf {
+        let beside = self.file.parent().map_or_else(|| PathBuf::from(path), |directory| directory.join(path));
+        std::path::absolute(&beside).unwrap_or(beside)
+    }
+
     /// Text that must not show up in any error.
     pub fn hide(&mut self, secret: &str) {
         if !secret.is_empty() {

@@ -38,6 +38,10 @@ pub fn check_text(format: Format, text: &str) -> Result<(), String> {
         Format::Timezone => {
             rule(text.parse::<chrono_tz::Tz>().is_ok(), "the IANA name of a time zone, such as Europe/Berlin")
         }
+        Format::Duration => rule(
+            duration_ms(text).is_some(),
+            "a whole number with its unit (ms, seconds, minutes, hours, days), such as 10 seconds, 1 minute or 60s",
+        ),
         Format::JdbcUrl => super::jdbc::parse(text).map(|_| ()),
         Format::LakeFormat => match text {
             "parquet" => Ok(()),
@@ -45,6 +49,25 @@ pub fn check_text(format: Format, text: &str) -> Result<(), String> {
             _ => Err("parquet, the only format that exists yet".into()),
         },
     }
+}
+
+/// Longest duration that is taken: a year.
+const LONGEST_MS: i64 = 366 * 86_400_000;
+
+/// Milliseconds of `10 seconds`, `1 minute`, `60s`; `None` where it is none, or not above zero.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "ms" | "millisecond" | "milliseconds" => 1,
+        "s" | "sec" | "second" | "seconds" => 1_000,
+        "m" | "min" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => return None,
+    };
+    let number: i64 = text[..digits].parse().ok()?;
+    number.checked_mul(unit).filter(|ms| (1..=LONGEST_MS).contains(ms))
 }
 
 fn rule(holds: bool, words: &str) -> Result<(), String> {
@@ -97,6 +120,10 @@ pub fn check_scalar(kind: Kind, scalar: &Scalar) -> Result<(), String> {
             let words = || format!("a number above 0 and at most {max}{}", quotes_hint(scalar));
             seconds(scalar, max).map(|_| ()).ok_or_else(words)
         }
+        Kind::Number { min, max } => {
+            let words = || format!("a number from {min} to {max}{}", quotes_hint(scalar));
+            number(scalar, min, max).map(|_| ()).ok_or_else(words)
+        }
         Kind::Boolean => boolean(scalar).map(|_| ()).ok_or_else(|| format!("true or false{}", quotes_hint(scalar))),
         Kind::Choice(choices) => {
             choice(choices, &scalar.text).map(|_| ()).ok_or_else(|| format!("one of {}", choices.join(", ")))
@@ -118,7 +145,7 @@ fn quotes_hint(scalar: &Scalar) -> &'static str {
 pub fn kind_words(kind: Kind) -> &'static str {
     match kind {
         Kind::Text(_) | Kind::Choice(_) => "a text",
-        Kind::Integer { .. } | Kind::Seconds { .. } => "a number",
+        Kind::Integer { .. } | Kind::Seconds { .. } | Kind::Number { .. } => "a number",
         Kind::Boolean => "true or false",
         Kind::TextList(_) => "a list of texts, such as [a, b]",
         Kind::Properties => "a map of property names to values",
@@ -141,6 +168,13 @@ pub fn seconds(scalar: &Scalar, max: f64) -> Option<f64> {
     let number: f64 = scalar.text.trim().parse().ok()?;
     // A half of a millisecond rounds to one, the least that can be waited.
     (number >= 0.0005 && number <= max).then_some(number)
+}
+
+pub fn number(scalar: &Scalar, min: f64, max: f64) -> Option<f64> {
+    if scalar.style == Style::Quoted {
+        return None;
+    }
+    scalar.text.trim().parse().ok().filter(|number| (min..=max).contains(number))
 }
 
 pub fn boolean(scalar: &Scalar) -> Option<bool> {
@@ -188,6 +222,26 @@ mod tests {
         assert!(fits(Format::Path, "/lake/a") && !fits(Format::Path, "s3://lake/a"));
         assert!(fits(Format::LakeFormat, "parquet"));
         assert!(check_text(Format::LakeFormat, "delta").unwrap_err().contains("does not exist yet"));
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, ms) in [
+            ("1 minute", 60_000),
+            ("10 seconds", 10_000),
+            ("60s", 60_000),
+            (" 5 Min ", 300_000),
+            ("250 ms", 250),
+            ("2h", 7_200_000),
+            ("1 day", 86_400_000),
+        ] {
+            assert_eq!(duration_ms(text), Some(ms), "{text}");
+        }
+        for wrong in
+            ["", "60", "s", "0 s", "-1 s", "1.5 s", "1 fortnight", "99999999999999999999 s", "9999 days", "1 s 2"]
+        {
+            assert_eq!(duration_ms(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

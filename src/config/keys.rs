@@ -39,6 +39,11 @@ pub enum Kind {
     Seconds {
         max: f64,
     },
+    /// A number in this inclusive range, fractions allowed.
+    Number {
+        min: f64,
+        max: f64,
+    },
     Boolean,
     Choice(&'static [&'static str]),
     TextList(Format),
@@ -62,6 +67,8 @@ pub enum Format {
     JdbcUrl,
     /// `datalake.format`: what exists so far.
     LakeFormat,
+    /// A number with its unit, such as `1 minute`, `10 seconds`, `60s`.
+    Duration,
 }
 
 const fn key(path: &'static str, kind: Kind, doc: &'static str) -> Key {
@@ -78,6 +85,10 @@ const fn file(path: &'static str, doc: &'static str) -> Key {
 
 const fn integer(path: &'static str, min: i64, max: i64, default: &'static str, doc: &'static str) -> Key {
     key(path, Kind::Integer { min, max }, doc).default(default)
+}
+
+const fn number(path: &'static str, min: f64, max: f64, default: &'static str, doc: &'static str) -> Key {
+    key(path, Kind::Number { min, max }, doc).default(default)
 }
 
 const fn section(path: &'static str, doc: &'static str) -> Key {
@@ -146,6 +157,23 @@ pub const TLS_MODES: &[&str] = &["disable", "prefer", "require", "verify-full"];
 pub const SECURITY_PROTOCOLS: &[&str] = &["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 pub const SASL_MECHANISMS: &[&str] = &["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 pub const COMPRESSIONS: &[&str] = &["none", "lz4", "zstd"];
+pub const JOINS: &[&str] = &["left", "full"];
+pub const FUNCTIONS: &[&str] = &[
+    "count",
+    "rate",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "distinct",
+    "top_k",
+    "counts",
+    "sentiment_avg",
+    "sentiment_positive",
+    "sentiment_negative",
+];
+pub const DIRECTIONS: &[&str] = &["up", "down", "both"];
+pub const DETECTORS: &[&str] = &["zscore", "quantile"];
 
 /// In the order of the reference.
 pub static KEYS: &[Key] = &[
@@ -308,7 +336,7 @@ pub static KEYS: &[Key] = &[
     text("land.tables[].source.schema", "Schema of the table.").derived("found by the role's search_path"),
     text("land.tables[].source.table", "Name of the table as PostgreSQL stores it, unquoted.").required(),
     key("land.tables[].source.columns", Kind::TextList(Format::Any), "Columns to land.").derived("all"),
-    file("land.tables[].schema_file", "JSON Schema that names the columns, instead of `source`."),
+    file("land.tables[].schema_file", "JSON Schema that names the columns, instead of `source`; a relative path is relative to this file."),
     text("land.tables[].date_column", "Event-time column: its UTC date is the partition.").required(),
     key(
         "land.tables[].not_null",
@@ -332,6 +360,168 @@ pub static KEYS: &[Key] = &[
         "Adds `_processing_time`, `_kafka_partition`, `_kafka_offset`.",
     )
     .default("false"),
+    // Analyze
+    section("analyze", "Kafka to PostgreSQL: event-time windows and anomalies."),
+    key(
+        "analyze.migrate",
+        Kind::Boolean,
+        "Whether the tables that headwater owns (`db/migrations`) are created and brought up to date at start.",
+    )
+    .default("true"),
+    integer("analyze.pool_size", 1, 100, "2", "Most connections of a job, the one of its lock aside."),
+    text("analyze.schema", "Where all tables of analyze are.").derived("the first of the role's search_path"),
+    key("analyze.create_tables", Kind::Boolean, "Whether a missing table of windows is created, partitioned by day.")
+        .default("true"),
+    key("analyze.jobs", Kind::SectionList, "The jobs: each has its windows, its table and its progress."),
+    key("analyze.jobs[].name", Kind::Text(Format::Name), "Name of the job; its progress is kept under it.").required(),
+    text("analyze.jobs[].table", "Table of the windows.").required(),
+    text("analyze.jobs[].key_column", "Its column of the key.").required(),
+    key("analyze.jobs[].window_duration", Kind::Text(Format::Duration), "Length of a window, such as `1 minute` or `60s`.")
+        .required(),
+    key("analyze.jobs[].slide_duration", Kind::Text(Format::Duration), "Time from the start of a window to that of the next.")
+        .derived("as `window_duration`: tumbling windows"),
+    integer("analyze.jobs[].refresh_ms", 100, DAY, "0", "How often open windows are written as provisional rows.")
+        .derived("the slide"),
+    key(
+        "analyze.jobs[].join",
+        Kind::Choice(JOINS),
+        "`left`: a window has a row where the first input has events; `full`: where any has.",
+    )
+    .default("left"),
+    integer(
+        "analyze.jobs[].watermark_delay_ms",
+        0,
+        DAY,
+        "10000",
+        "How far events of a partition may be out of order: its watermark is its latest timestamp less this.",
+    ),
+    integer(
+        "analyze.jobs[].allowed_lateness_ms",
+        0,
+        DAY,
+        "0",
+        "For how long behind the watermark an event still revises a final window; a later one is counted as late.",
+    ),
+    integer(
+        "analyze.jobs[].idle_timeout_ms",
+        100,
+        DAY,
+        "5000",
+        "A partition at its end that brings nothing for so long holds the watermark back no longer.",
+    ),
+    integer(
+        "analyze.jobs[].max_future_ms",
+        0,
+        365 * DAY,
+        "60000",
+        "A timestamp so far ahead of the clock is a dead letter and moves no watermark.",
+    ),
+    integer(
+        "analyze.jobs[].distinct_exact_limit",
+        16,
+        10_000_000,
+        "10000",
+        "Above so many distinct values of a key they are estimated (HyperLogLog), and the row is `approximate`.",
+    ),
+    integer(
+        "analyze.jobs[].counts_limit",
+        1,
+        1_000_000,
+        "1000",
+        "Most different values of `top_k` and `counts` in a window; beyond, the row is `approximate`.",
+    ),
+    key("analyze.jobs[].emote_sentiment", Kind::Boolean, "Whether emotes count for the sentiment, beside VADER's words.")
+        .default("true"),
+    integer("analyze.jobs[].retention_days", 1, 36_500, "30", "How long windows are kept."),
+    key("analyze.jobs[].inputs", Kind::SectionList, "The topics, joined by key and window.").required(),
+    key("analyze.jobs[].inputs[].name", Kind::Text(Format::Name), "What measures call it.").required(),
+    key("analyze.jobs[].inputs[].topic", Kind::Text(Format::Topic), "Topic to read.").required(),
+    text("analyze.jobs[].inputs[].key", "Field of the key.").required(),
+    text("analyze.jobs[].inputs[].timestamp", "Field of the event time, ISO-8601 with a zone.").default("timestamp"),
+    text("analyze.jobs[].inputs[].id", "Field of an id: an event whose id is in an open window is a duplicate.")
+        .derived("none: every record counts"),
+    key("analyze.jobs[].inputs[].tokens", Kind::SectionList, "List fields that are found in a text where they are absent."),
+    text("analyze.jobs[].inputs[].tokens[].field", "The list field.").required(),
+    text("analyze.jobs[].inputs[].tokens[].from", "The text field whose words are looked at.").required(),
+    key("analyze.jobs[].inputs[].tokens[].words", Kind::TextList(Format::Any), "The words that count, capitals as they are.")
+        .required(),
+    integer("analyze.jobs[].inputs[].partitions", 1, 100_000, "3", "Partitions of the topic where it is created."),
+    integer("analyze.jobs[].inputs[].replication", 1, 32_767, "1", "Replication of the topic where it is created."),
+    integer(
+        "analyze.jobs[].inputs[].retention_ms",
+        -1,
+        i64::MAX,
+        "604800000",
+        "Retention of the topic where it is created; -1 keeps everything.",
+    ),
+    key("analyze.jobs[].measures", Kind::SectionList, "What is measured of each window, a column each.").required(),
+    text("analyze.jobs[].measures[].column", "Column of the table.").required(),
+    key("analyze.jobs[].measures[].input", Kind::Text(Format::Name), "The input that is measured.")
+        .derived("the first"),
+    key("analyze.jobs[].measures[].function", Kind::Choice(FUNCTIONS), "What is measured.").required(),
+    text("analyze.jobs[].measures[].field", "The field that is measured; all functions but `count` and `rate` need it."),
+    integer("analyze.jobs[].measures[].k", 1, 1_000, "5", "How many values `top_k` lists."),
+    key("analyze.jobs[].anomalies", Kind::SectionList, "What is watched: moments are written to the table `moments`."),
+    text("analyze.jobs[].anomalies[].moment", "Type of the moments, such as `chat_spike`.").required(),
+    text("analyze.jobs[].anomalies[].measure", "Column of the measure that is watched; of `counts`, their total.").required(),
+    key("analyze.jobs[].anomalies[].direction", Kind::Choice(DIRECTIONS), "Which way is unusual.").default("up"),
+    key(
+        "analyze.jobs[].anomalies[].detector",
+        Kind::Choice(DETECTORS),
+        "`zscore`: deviations from the last periods; `quantile`: the tail of a longer history.",
+    )
+    .default("zscore"),
+    number("analyze.jobs[].anomalies[].threshold", 0.1, 1e6, "0", "Score from which a window is a moment.")
+        .derived("3.0"),
+    integer(
+        "analyze.jobs[].anomalies[].baseline_periods",
+        2,
+        10_000,
+        "0",
+        "Closed windows before this one, not overlapping, that it is compared with.",
+    )
+    .derived("10"),
+    integer(
+        "analyze.jobs[].anomalies[].history_periods",
+        2,
+        100_000,
+        "0",
+        "`quantile`: the windows, not overlapping, whose tail says what is usual.",
+    )
+    .derived("1440, a day of minutes"),
+    integer(
+        "analyze.jobs[].anomalies[].minimum_history",
+        1,
+        100_000,
+        "0",
+        "Windows, not overlapping, that must be known before one is scored.",
+    )
+    .derived("5 for `zscore`, 120 for `quantile`"),
+    integer(
+        "analyze.jobs[].anomalies[].cooldown_ms",
+        0,
+        DAY,
+        "300000",
+        "After a moment there is none for so long, and then none before its episode has ended.",
+    ),
+    number(
+        "analyze.jobs[].anomalies[].floor_absolute",
+        1e-9,
+        1e15,
+        "0",
+        "Least deviation in the measure's unit: a quiet channel does not alarm on one message.",
+    )
+    .derived("2.5 for `zscore`, 1.5 for `quantile`"),
+    number("analyze.jobs[].anomalies[].floor_relative", 0.0, 1e6, "0", "Least deviation as a share of the baseline.")
+        .derived("0.35 for `zscore`, 0.33 for `quantile`"),
+    number(
+        "analyze.jobs[].anomalies[].floor_poisson",
+        0.0,
+        1e6,
+        "0",
+        "Least deviation as a multiple of the baseline's square root, which is that of independent events.",
+    )
+    .derived("1.5 for `zscore`, 0.75 for `quantile`"),
     // The short form's own sections
     section("datalake", "Short form: the landing of `kafka.topic`, by the rules of the orders pipeline."),
     file("datalake.path", "Root of the table; partitioned by `created_at`, `order_id` not null, `amount` not negative."),

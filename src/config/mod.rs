@@ -7,11 +7,12 @@
 //! 2. `HEADWATER__…` overrides, then `${VAR}` substitution (`environment`),
 //! 3. a copy for each tenant (`tenants`),
 //! 4. the tree against the table: unknown keys, types, ranges (`check`),
-//! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`),
+//! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`, `analyze`),
 //! 6. clashes between tables and between tenants (`claims`),
 //!
 //! and gathers every error on the way rather than stopping at the first.
 
+mod analyze;
 mod capture;
 mod check;
 mod claims;
@@ -131,16 +132,17 @@ fn build_pipeline(
     let land = land::build(top, id, captured, errors, claims);
     check_short_topic(top, errors);
     let from_catalogue = |land: &model::Land| land.tables.iter().any(|t| matches!(t.schema, LandSchema::Table { .. }));
-    let needs_postgres = capture.is_some() || land.as_ref().is_some_and(from_catalogue);
+    let analyze = analyze::build(top, id, errors, claims);
+    let needs_postgres = capture.is_some() || analyze.is_some() || land.as_ref().is_some_and(from_catalogue);
     let postgres = match top.has("postgres") || needs_postgres {
         true => Some(postgres::build(&top.section("postgres"), errors)?),
         false => None,
     };
-    if capture.is_none() && land.is_none() && errors.is_empty() {
-        let rule = "configures nothing to do: give postgres.table with kafka.topic, capture.tables or land.tables";
+    if capture.is_none() && land.is_none() && analyze.is_none() && errors.is_empty() {
+        let rule = "configures nothing to do: give postgres.table with kafka.topic, capture.tables, land.tables or analyze.jobs";
         errors.add(&Origin::File, "", Problem::Rule(rule.into()));
     }
-    Some(Pipeline { name: name.to_owned(), postgres, kafka: kafka?, capture, land })
+    Some(Pipeline { name: name.to_owned(), postgres, kafka: kafka?, capture, land, analyze })
 }
 
 fn check_short_topic(top: &Section, errors: &mut Collector) {

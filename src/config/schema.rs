@@ -52,6 +52,7 @@ fn of_kind(key: &Key) -> Map<String, Value> {
         Kind::Integer { min, max: i64::MAX } => or_substitution(json!({ "type": "integer", "minimum": min })),
         Kind::Integer { min, max } => or_substitution(json!({ "type": "integer", "minimum": min, "maximum": max })),
         Kind::Seconds { max } => or_substitution(json!({ "type": "number", "exclusiveMinimum": 0, "maximum": max })),
+        Kind::Number { min, max } => or_substitution(json!({ "type": "number", "minimum": min, "maximum": max })),
         Kind::Boolean => or_substitution(json!({ "type": "boolean" })),
         Kind::Choice(choices) => or_substitution(json!({ "enum": choices })),
         Kind::TextList(format) => {

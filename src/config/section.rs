@@ -139,6 +139,19 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A number; zero where none is given and none is the default.
+    pub fn number(&self, name: &str) -> f64 {
+        match self.scalar_or_default(name) {
+            Some((scalar, Kind::Number { min, max })) => formats::number(&scalar, min, max).unwrap_or_default(),
+            _ => 0.0,
+        }
+    }
+
+    /// Milliseconds of a duration with its unit.
+    pub fn duration_ms(&self, name: &str) -> Option<i64> {
+        formats::duration_ms(&self.text(name)?)
+    }
+
     pub fn boolean(&self, name: &str) -> bool {
         self.scalar_or_default(name).and_then(|(scalar, _)| formats::boolean(&scalar)).unwrap_or_default()
     }
@@ -200,14 +213,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A path to a file that must be there.
+    /// A path to a file that must be there, relative to the configuration's own directory.
     pub fn readable_file(&self, name: &str, errors: &mut Collector) -> Option<std::path::PathBuf> {
-        let path = self.text(name)?;
+        let given = self.text(name)?;
+        let path = errors.beside(&given);
         if let Err(error) = std::fs::File::open(&path).and_then(|file| file.metadata()).and_then(plain_file) {
-            self.add_value(errors, name, Problem::File(error), &path);
+            self.add_value(errors, name, Problem::File(error), &path.display().to_string());
             return None;
         }
-        Some(path.into())
+        Some(path)
     }
 }
 

@@ -36,11 +36,38 @@ fn file_form(config: &Config, pipeline: &Pipeline) -> Map<String, Value> {
             }
         }
     }
+    if let Some(Value::Array(jobs)) = file.get_mut("analyze").and_then(|analyze| analyze.get_mut("jobs")) {
+        jobs.iter_mut().filter_map(Value::as_object_mut).for_each(job_form);
+    }
     file.insert("runtime".to_owned(), json!(config.runtime));
     let mut file = object(without_nulls(Value::Object(file)));
     // The one key whose null says something.
     file.insert("http".to_owned(), json!(config.http));
     file
+}
+
+/// A job of `analyze` with the keys that a file has.
+fn job_form(job: &mut Map<String, Value>) {
+    job.remove("id");
+    for (key, name) in [("window_ms", "window_duration"), ("slide_ms", "slide_duration")] {
+        if let Some(ms) = job.remove(key) {
+            job.insert(name.to_owned(), json!(format!("{ms} ms")));
+        }
+    }
+    let inputs = job.get("inputs").cloned().unwrap_or_default();
+    let measures = job.get_mut("measures").and_then(Value::as_array_mut).into_iter().flatten();
+    for measure in measures.filter_map(Value::as_object_mut) {
+        let index = measure.get("input").and_then(Value::as_u64).unwrap_or_default();
+        let name = inputs.get(index as usize).and_then(|input| input.get("name")).cloned();
+        measure.insert("input".to_owned(), name.unwrap_or_default());
+        // Those of a field are maps of their name to what they need.
+        if let Some(Value::Object(function)) = measure.get("function").cloned() {
+            for (name, needs) in function {
+                measure.extend(object(needs));
+                measure.insert("function".to_owned(), json!(name));
+            }
+        }
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -1,19 +1,22 @@
-//! `headwater demo`: the whole pipeline on a real PostgreSQL and a real Apache Kafka, killed once in the
-//! middle, then reconciled row by row.
+//! `headwater demo`: the whole pipeline on a real PostgreSQL and a real Apache Kafka, in two parts, each
+//! killed once in the middle: orders into the lake, reconciled row by row (`orders`), and chat into windows
+//! and moments, compared with a recomputation (`chat`).
 //!
 //! The demo only stages and watches. What it shows is done by child processes of this same binary, as a
 //! user would run them: `run`, `run --until-caught-up`, `verify`.
 
-mod delays;
+mod chat;
 mod options;
+mod orders;
+mod percentiles;
 mod pipeline;
 mod play;
-mod screen;
 pub mod servers;
 mod stage_set;
 
 pub use options::Options;
 
+use percentiles::Percentiles;
 use play::play;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,24 +41,21 @@ enum DemoError {
     Output { command: String, source: serde_json::Error, output: String },
     #[error("the task {task} panicked")]
     Panicked { task: &'static str },
+    #[error("{0}")]
+    Late(String),
+    #[error("interrupted, everything is taken back")]
+    Interrupted,
 }
 
-/// Plays the demo. Gives 0 when no row was lost or doubled, 1 when one was or anything failed, 130 when
-/// interrupted; in each case everything is taken down again, unless it shall be kept.
+/// Plays the demo. Gives 0 when nothing was lost, doubled or wrong, 1 when something was or anything failed,
+/// 130 when interrupted; in each case everything is taken down again, unless it shall be kept.
 pub async fn run(options: Options) -> ExitCode {
-    // Interrupted, the play's future is dropped, and with it children, servers and files.
-    tokio::select! {
-        result = play(options) => match result {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("demo: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        () = interrupted() => {
-            eprintln!("demo: interrupted, cleaning up");
-            ExitCode::from(130)
+    match play(options, interrupted()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            if matches!(error, DemoError::Interrupted) { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }
 }

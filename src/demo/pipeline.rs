@@ -3,15 +3,16 @@
 use super::{
     DemoError, blocking, file_error,
     servers::{Lifetime, log_tail, process},
-    stage_set::StageSet,
 };
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+/// Until a kept pipeline listens.
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
 /// A drain takes `shutdown_timeout_ms` at most, which is well below.
 const END_LIMIT: Duration = Duration::from_secs(60);
 
@@ -22,6 +23,14 @@ pub struct Pipeline {
     stdout: PathBuf,
     log: PathBuf,
     lifetime: Lifetime,
+}
+
+/// A command line: `headwater <command> -c <config> <more>`.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    pub command: &'a str,
+    pub config: &'a Path,
+    pub more: &'a [&'a str],
 }
 
 /// What a process took.
@@ -38,20 +47,36 @@ impl Usage {
 }
 
 impl Pipeline {
-    /// Starts `headwater <command> -c <the configuration> <more>`; its log is `logs/<name>.log`.
-    pub fn start(set: &StageSet, name: &str, command: &str, more: &[&str]) -> Result<Pipeline, DemoError> {
+    /// Starts a command that ends with us; its log is `<logs>/<name>.log`.
+    pub fn start(logs: &Path, name: &str, line: Line<'_>) -> Result<Pipeline, DemoError> {
+        Pipeline::spawn(logs, name, line, Lifetime::EndsWithUs)
+    }
+
+    /// Starts `run` for good, and waits until its HTTP server listens.
+    pub async fn keep(logs: &Path, name: &str, config: &Path) -> Result<Pipeline, DemoError> {
+        let line = Line { command: "run", config, more: &[] };
+        let mut pipeline = Pipeline::spawn(logs, name, line, Lifetime::Outlives)?;
+        let deadline = Instant::now() + LISTEN_LIMIT;
+        while pipeline.http_address().is_none() && Instant::now() < deadline {
+            pipeline.check()?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(pipeline)
+    }
+
+    fn spawn(logs: &Path, name: &str, line: Line<'_>, lifetime: Lifetime) -> Result<Pipeline, DemoError> {
+        let Line { command, config, more } = line;
         let failed = |source| DemoError::Spawn { command: command.to_owned(), source };
-        let (stdout, log) = (set.logs.join(format!("{name}.out")), set.logs.join(format!("{name}.log")));
+        let (stdout, log) = (logs.join(format!("{name}.out")), logs.join(format!("{name}.log")));
         let mut child = Command::new(std::env::current_exe().map_err(failed)?);
         child
             .arg(command)
             .arg("-c")
-            .arg(&set.config)
+            .arg(config)
             .args(more)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).map_err(file_error(&stdout))?)
             .stderr(File::create(&log).map_err(file_error(&log))?);
-        let lifetime = if name == "kept" { set.lifetime } else { Lifetime::EndsWithUs };
         let child = process::spawn(child, lifetime, libc::SIGKILL).map_err(failed)?;
         Ok(Pipeline { child, command: command.to_owned(), stdout, log, lifetime })
     }

@@ -1,4 +1,4 @@
-//! What the play stands on: servers, a directory, a table's name, a configuration.
+//! What the parts of the play stand on: servers and a directory.
 
 use super::{
     DemoError, Options, blocking, file_error,
@@ -7,21 +7,20 @@ use super::{
 use crate::{
     config::model::{Kafka, Postgres},
     generate::postgres_of_url,
+    kafka::admin::delete_topics,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Dropped, it takes the servers down and removes the files, unless they shall be kept.
 pub struct StageSet {
     pub postgres: Postgres,
     pub kafka: Kafka,
-    pub table: String,
-    pub topic: String,
-    /// The configuration file.
-    pub config: PathBuf,
+    /// At the end of every name, so that on servers of others nobody else has it; empty on our own.
+    pub mark: String,
     pub lake: PathBuf,
     pub logs: PathBuf,
     pub directory: PathBuf,
-    pub lifetime: Lifetime,
+    lifetime: Lifetime,
     own_postgres: Option<PostgresServer>,
     own_kafka: Option<KafkaServer>,
     _scratch: Scratch,
@@ -55,65 +54,41 @@ impl StageSet {
             (Some(server), _) => server.config(),
             (None, brokers) => Kafka::plaintext(brokers.clone().unwrap_or_default()),
         };
-        // On servers of others, a name that nobody else has.
         let mark = if with_postgres && with_kafka { String::new() } else { format!("_demo_{}", std::process::id()) };
-        let lake = options.directory.clone().unwrap_or_else(|| directory.join("lake"));
-        let mut set = StageSet {
+        let (lake, logs) =
+            (options.directory.clone().unwrap_or_else(|| directory.join("lake")), directory.join("logs"));
+        for made in [&lake, &logs] {
+            std::fs::create_dir_all(made).map_err(file_error(made))?;
+        }
+        let lake = lake.canonicalize().map_err(file_error(&lake))?;
+        Ok(StageSet {
             postgres,
             kafka,
-            table: format!("food_orders{mark}"),
-            topic: format!("food_orders_raw{mark}"),
-            config: directory.join("orders_stream.yml"),
+            mark,
             lake,
-            logs: directory.join("logs"),
+            logs,
             directory,
             lifetime,
             own_postgres,
             own_kafka,
             _scratch: scratch,
-        };
-        set.write_files()?;
-        Ok(set)
+        })
     }
 
-    fn write_files(&mut self) -> Result<(), DemoError> {
-        for directory in [&self.lake, &self.logs] {
-            std::fs::create_dir_all(directory).map_err(file_error(directory))?;
-        }
-        self.lake = self.lake.canonicalize().map_err(file_error(&self.lake))?;
-        std::fs::write(&self.config, self.configuration()).map_err(file_error(&self.config))
+    pub fn owns_postgres(&self) -> bool {
+        self.own_postgres.is_some()
     }
 
-    /// The short form, with nothing in it that a first user would not write.
-    fn configuration(&self) -> String {
-        let Postgres { host, port, db, user, password, .. } = &self.postgres;
-        // A trusted role is asked for no password, but the form has one.
-        let password = password.as_ref().map_or("none", |secret| secret.reveal());
-        let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let (lake, checkpoints) =
-            (path_text(&self.lake.join("orders")), path_text(&self.lake.join("checkpoints/orders")));
-        let last = path_text(&self.lake.join("lastprocess/orders"));
-        format!(
-            "postgres:\n  host: {}\n  port: {port}\n  db: {}\n  user: {}\n  password: {}\n  table: {}\n\n\
-             kafka:\n  brokers: {}\n  topic: {}\n\n\
-             datalake:\n  path: {}\n  format: \"parquet\"\n\n\
-             streaming:\n  checkpoint_location: {}\n  last_processed_timestamp_location: {}\n  \
-             batch_interval: 1  # seconds\n\n\
-             http:\n  listen: \"127.0.0.1:0\"\n",
-            quoted(host),
-            quoted(db),
-            quoted(user),
-            quoted(password),
-            quoted(&self.table),
-            quoted(&self.kafka.brokers),
-            quoted(&self.topic),
-            quoted(&lake),
-            quoted(&checkpoints),
-            quoted(&last),
-        )
+    /// Whether everything is left as it is at the end.
+    pub fn is_kept(&self) -> bool {
+        self.lifetime == Lifetime::Outlives
     }
 
-    /// What runs privately, in words.
+    pub fn owns_kafka(&self) -> bool {
+        self.own_kafka.is_some()
+    }
+
+    /// What is used, and whose it is.
     pub fn servers(&self) -> String {
         let postgres = format!("PostgreSQL on {}:{}", self.postgres.host, self.postgres.port);
         let kafka = format!("Apache Kafka on {}", self.kafka.brokers);
@@ -128,26 +103,23 @@ impl StageSet {
         postgres.unwrap_or_default() + &kafka.unwrap_or_default()
     }
 
-    /// Takes back what was made on servers of others: the table. (Their topics are left, and named.)
-    pub async fn clear(&self) -> Result<Option<String>, DemoError> {
-        if self.lifetime == Lifetime::Outlives {
-            return Ok(None);
+    /// Takes back what was made on servers of others: runs `drop` where PostgreSQL is theirs, and deletes the
+    /// topics where Kafka is. What could not be taken back is said.
+    pub async fn clear(&self, drop: &str, topics: &[&str]) -> Result<(), DemoError> {
+        if self.is_kept() {
+            return Ok(());
         }
-        if self.own_postgres.is_none() {
+        if !self.owns_kafka()
+            && let Err(error) = delete_topics(&self.kafka, topics).await
+        {
+            eprintln!("demo: left on your Kafka: {}: {error}", topics.join(", "));
+        }
+        if !self.owns_postgres() {
             let client = crate::postgres::connect(&self.postgres).await?;
-            let table = crate::postgres::quote_ident(&self.table);
-            client
-                .batch_execute(&format!("DROP TABLE IF EXISTS {table}"))
-                .await
-                .map_err(crate::postgres::PostgresError::Query)?;
+            client.batch_execute(drop).await.map_err(crate::postgres::PostgresError::Query)?;
         }
-        let left = format!("left on your Kafka: topic {} and its checkpoint topic", self.topic);
-        Ok(self.own_kafka.is_none().then_some(left))
+        Ok(())
     }
-}
-
-fn path_text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }
 
 fn postgres_options(lifetime: Lifetime) -> PostgresOptions {

@@ -1,14 +1,10 @@
 //! Rows of the past, by COPY.
 
-use super::{Bulk, GenerateError, Job, Orders, Show, add, write_error};
+use super::{Bulk, GenerateError, Job, Orders, add, shown::Shown, write_error};
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
-use std::{
-    fmt::Write,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write, pin::pin};
 
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -21,7 +17,7 @@ pub(super) async fn run(job: &Job, bulk: &Bulk) -> Result<(), GenerateError> {
     let failed = write_error(job);
     let mut orders = Orders::new(job.seed, job.bad_share);
     let times = Times { end: Utc::now(), days: bulk.days, rows: bulk.rows };
-    let mut shown = Shown::new(job.show, bulk.rows);
+    let mut shown = Shown::new(job.show, bulk.rows, "rows");
     let mut row = 0;
     while row < bulk.rows && !*job.shutdown.borrow() {
         let end = (row + bulk.transaction_rows).min(bulk.rows);
@@ -73,47 +69,6 @@ impl Times {
         // Back from the end, so that no row is from the future.
         let back = span * (1.0 - row as f64 / self.rows.max(1) as f64) + jitter * 30e6 * f64::from(self.days.min(1));
         self.end - chrono::Duration::microseconds(back as i64)
-    }
-}
-
-/// A bar on a terminal, a line in the log every few seconds elsewhere.
-struct Shown {
-    bar: Option<indicatif::ProgressBar>,
-    log: bool,
-    rows: u64,
-    started: Instant,
-    logged: Instant,
-}
-
-impl Shown {
-    fn new(show: Show, rows: u64) -> Self {
-        let bar = (show == Show::Bar).then(|| {
-            let bar = indicatif::ProgressBar::new(rows);
-            if let Ok(style) = indicatif::ProgressStyle::with_template(
-                "{bar:30} {human_pos} of {human_len} rows  {per_sec}  {eta} left",
-            ) {
-                bar.set_style(style);
-            }
-            bar
-        });
-        let now = Instant::now();
-        Shown { bar, log: show == Show::Log, rows, started: now, logged: now }
-    }
-
-    fn at(&mut self, row: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(row);
-        } else if self.log && self.logged.elapsed() >= Duration::from_secs(5) {
-            self.logged = Instant::now();
-            let rate = row as f64 / self.started.elapsed().as_secs_f64();
-            tracing::info!(rows = row, of = self.rows, rows_per_second = rate as u64, "generating");
-        }
-    }
-
-    fn end(self) {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
     }
 }
 

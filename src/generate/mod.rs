@@ -1,32 +1,42 @@
-//! Writes realistic food orders into PostgreSQL: as a bulk of the past, or live at a rate.
+//! Writes realistic data: food orders into PostgreSQL (here), a chat into Kafka (`chat`); as a bulk of
+//! the past, or live at a rate.
 //!
-//! The content is the same for the same seed. What a live run adds is what makes a poller's life hard:
+//! The content is the same for the same seed. What a live run of orders adds is what makes a poller's life hard:
 //! transactions held open while others commit (so that rows appear after rows with younger timestamps),
 //! rollbacks, and status updates. An update sets `created_at` to now, because a poller cannot see a row
 //! that changes without moving its watermark; with [`Live::keep_watermark`] it does not, which is the way
 //! to make `headwater verify` list some.
 
 mod bulk;
+pub mod chat;
 mod content;
 mod live;
 mod options;
+mod shown;
+mod target;
 
 pub use content::{Order, Orders, Random, Status};
 pub use options::{Options, postgres_of_url};
+pub use shown::Show;
 
 use crate::{
-    config::model::Postgres,
+    config::{ConfigErrors, model::Postgres},
+    kafka::{admin::AdminError, producer::ProducerError},
     postgres::{PostgresError, quote_ident},
 };
 use serde::Serialize;
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -38,6 +48,36 @@ pub enum GenerateError {
     Url { text: String, reason: String },
     #[error("writing into {table}: {}", crate::postgres::chain(.source))]
     Write { table: String, source: tokio_postgres::Error },
+    #[error("{0}")]
+    Configuration(#[from] ConfigErrors),
+    #[error("{} has the tenants {names}: name one of them with --tenant", .file.display())]
+    Tenant { file: PathBuf, names: String },
+    #[error("{} has no postgres section: add one, or give --url", .file.display())]
+    NoPostgres { file: PathBuf },
+    #[error(transparent)]
+    Chat(#[from] chat::SettingsError),
+    #[error(transparent)]
+    Topics(#[from] AdminError),
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    #[error("{count} of {records} records were not delivered: {reason}; check the brokers and their log")]
+    Undelivered { count: u64, records: u64, reason: String },
+    #[error("the list of planted episodes, {}: {source}; check --planted", .path.display())]
+    Planted { path: PathBuf, source: std::io::Error },
+    #[error("signals cannot be caught: {0}")]
+    Signals(std::io::Error),
+}
+
+impl GenerateError {
+    /// Whether waiting may cure it.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            GenerateError::Postgres(error) => error.is_unavailable(),
+            GenerateError::Topics(error) => error.is_unavailable(),
+            GenerateError::Producer(error) => error.is_unavailable(),
+            _ => false,
+        }
+    }
 }
 
 /// What to write, and where.
@@ -58,17 +98,6 @@ pub struct Job {
     pub show: Show,
     /// Counts along, for a caller that shows progress itself.
     pub progress: Progress,
-}
-
-/// How a long run shows that it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Show {
-    /// A bar on the terminal (bulk only).
-    Bar,
-    /// A line in the log every few seconds.
-    Log,
-    /// The caller shows [`Job::progress`].
-    Nothing,
 }
 
 #[derive(Debug, Clone)]
@@ -196,15 +225,22 @@ fn add(counter: &AtomicU64, count: usize) {
 
 /// Writes orders as the command line says, until they are written or a signal ends it.
 pub async fn orders(options: Options) -> Result<Report, GenerateError> {
+    write(options.job(until_signal()?)?).await
+}
+
+/// Turns true at the first SIGINT or SIGTERM. A second one leaves at once.
+fn until_signal() -> Result<watch::Receiver<bool>, GenerateError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(GenerateError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(GenerateError::Signals)?;
     let (down, shutdown) = watch::channel(false);
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            let _ = down.send(true);
-        }
-        // Held on to, for a closed channel says nothing.
-        std::future::pending::<()>().await;
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        down.send_replace(true);
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::warn!("second signal: leaving at once");
+        std::process::exit(1);
     });
-    write(options.job(shutdown)?).await
+    Ok(shutdown)
 }
 
 /// Writes orders until the mode's end or shutdown. What it reports is committed.

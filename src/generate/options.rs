@@ -1,16 +1,25 @@
 //! The command line of `headwater generate orders`.
 
-use super::{Bulk, GenerateError, Job, Live, Mode, Progress, Show};
+use super::{
+    Bulk, GenerateError, Job, Live, Mode, Progress, Show,
+    target::{ConfigFile, TARGET, target_group},
+};
 use crate::config::model::{Postgres, Secret, TlsMode};
 use std::{io::IsTerminal, str::FromStr};
 use tokio::sync::watch;
 use tokio_postgres::config::{Host, SslMode};
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = target_group())]
 pub struct Options {
     /// The database: postgres://user:password@host:port/database
-    #[arg(long, value_name = "URL")]
-    pub url: String,
+    #[arg(long, value_name = "URL", group = TARGET)]
+    pub url: Option<String>,
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Whose section of the file, where it has several tenants.
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "url")]
+    pub tenant: Option<String>,
     /// Made where it is missing; odd names are quoted.
     #[arg(long, default_value = "orders")]
     pub table: String,
@@ -63,6 +72,10 @@ pub struct Options {
 
 impl Options {
     pub(super) fn job(self, shutdown: watch::Receiver<bool>) -> Result<Job, GenerateError> {
+        let postgres = match &self.url {
+            Some(url) => postgres_of_url(url)?,
+            None => self.file.postgres(self.tenant.as_deref())?,
+        };
         let mode = match self.bulk {
             Some(rows) => Mode::Bulk(Bulk { rows, days: self.days, transaction_rows: self.transaction_rows }),
             None => Mode::Live(Live {
@@ -77,7 +90,7 @@ impl Options {
             }),
         };
         Ok(Job {
-            postgres: postgres_of_url(&self.url)?,
+            postgres,
             schema: self.schema,
             table: self.table,
             create_table: !self.no_create,

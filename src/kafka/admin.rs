@@ -1,4 +1,4 @@
-//! Topics: which exist, and making those that are missing.
+//! Topics: which exist, making those that are missing, deleting those that served their purpose.
 
 use super::{client_config, reach};
 use crate::config::model::Kafka;
@@ -25,6 +25,8 @@ pub enum AdminError {
     MissingTopic { topic: String },
     #[error("topic {topic} cannot be created: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
+    #[error("topic {topic} cannot be deleted: {code}")]
+    Delete { topic: String, code: RDKafkaErrorCode },
     #[error("Kafka: {0}")]
     Client(#[from] ClientError),
 }
@@ -62,8 +64,7 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(kafka).create().map_err(|source| AdminError::Settings { source })?;
+    let admin = client(kafka)?;
     let specs: Vec<NewTopic> = missing
         .iter()
         .map(|topic| NewTopic {
@@ -73,11 +74,8 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
             config: topic.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         })
         .collect();
-    let options = AdminOptions::new()
-        .operation_timeout(Some(Duration::from_secs(20)))
-        .request_timeout(Some(Duration::from_secs(30)));
     let mut created = Vec::new();
-    for result in admin.create_topics(&specs, &options).await? {
+    for result in admin.create_topics(&specs, &options()).await? {
         match result {
             Ok(topic) => created.push(topic),
             // Another process was quicker: the topic is there, which is all that was asked.
@@ -86,4 +84,23 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
         }
     }
     Ok(created)
+}
+
+/// Deletes topics with all they hold. One that is not there is as good as deleted.
+pub async fn delete_topics(kafka: &Kafka, names: &[&str]) -> Result<(), AdminError> {
+    for result in client(kafka)?.delete_topics(names, &options()).await? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+            Err((topic, code)) => return Err(AdminError::Delete { topic, code }),
+        }
+    }
+    Ok(())
+}
+
+fn client(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, AdminError> {
+    client_config(kafka).create().map_err(|source| AdminError::Settings { source })
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(Duration::from_secs(20))).request_timeout(Some(Duration::from_secs(30)))
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::model::Kafka;
 use rdkafka::{
-    TopicPartitionList, bindings as native,
+    ClientConfig, TopicPartitionList, bindings as native,
     client::{Client, ClientContext},
     error::KafkaError as ClientError,
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
@@ -155,6 +155,29 @@ impl Callbacks {
     }
 }
 
+/// Committed records, from where the caller says, and the end of a partition told.
+pub(super) fn reading_config(kafka: &Kafka, group: &str) -> ClientConfig {
+    let mut config = client_config(kafka);
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("topic.metadata.refresh.interval.ms", "10000")
+        .set("allow.auto.create.topics", "false")
+        .set("fetch.message.max.bytes", "1048576")
+        .set("fetch.max.bytes", "4194304")
+        .set("receive.message.max.bytes", "100000000")
+        .set("socket.timeout.ms", "15000")
+        .set("socket.keepalive.enable", "true")
+        // A full queue is the usual state of a bulk load: look again soon, not after a second.
+        .set("fetch.queue.backoff.ms", "5")
+        .set("reconnect.backoff.max.ms", "2000");
+    config
+}
+
 pub struct Consumer {
     // Declared before the client, for it must go first.
     queue: Queue,
@@ -166,7 +189,8 @@ pub struct Consumer {
     closed: Cell<bool>,
 }
 
-struct Queue(*mut native::rd_kafka_queue_t);
+/// A reference to a queue of the client's, which must outlive it.
+pub(super) struct Queue(pub *mut native::rd_kafka_queue_t);
 
 impl Drop for Queue {
     fn drop(&mut self) {
@@ -180,34 +204,18 @@ impl Consumer {
     /// member: one that comes back under the same name within the session timeout, after a crash too,
     /// gets its partitions at once. No two live members may have the same.
     pub fn new(kafka: &Kafka, group: &str, topic: &str, instance: Option<&str>) -> Result<Self, ConsumerError> {
-        let mut config = client_config(kafka);
+        let mut config = reading_config(kafka, group);
         if let Some(instance) = instance {
             config.set("group.instance.id", instance);
         }
         config
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "range,roundrobin")
             // The least that brokers allow by default: how long the partitions of a process that was
             // killed, and does not come back, stay without a reader.
             .set("session.timeout.ms", "6000")
             .set("heartbeat.interval.ms", "1500")
-            .set("topic.metadata.refresh.interval.ms", "10000")
-            .set("allow.auto.create.topics", "false")
             .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
-            .set("queued.min.messages", QUEUE_RECORDS.to_string())
-            .set("fetch.message.max.bytes", "1048576")
-            .set("fetch.max.bytes", "4194304")
-            .set("receive.message.max.bytes", "100000000")
-            .set("socket.timeout.ms", "15000")
-            .set("socket.keepalive.enable", "true")
-            // A full queue is the usual state of a bulk load: look again soon, not after a second.
-            .set("fetch.queue.backoff.ms", "5")
-            .set("reconnect.backoff.max.ms", "2000");
+            .set("queued.min.messages", QUEUE_RECORDS.to_string());
         let conf = config.create_native_config().map_err(ConsumerError::Create)?;
         // SAFETY: the callbacks are plain functions; the opaque pointer that they get is the
         // context, which the client owns.
@@ -380,7 +388,7 @@ impl Drop for Poll<'_> {
 
 /// # Safety
 /// `message` is live for as long as the item is used.
-unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Polled<'a> {
+pub(super) unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Polled<'a> {
     // SAFETY: as the caller promises; keys and payloads belong to the message.
     unsafe {
         let found = &*message;
@@ -454,13 +462,18 @@ unsafe extern "C" fn on_error(_: *mut native::rd_kafka_t, code: c_int, reason: *
     }
 }
 
-unsafe extern "C" fn on_log(_: *const native::rd_kafka_t, _: c_int, facility: *const c_char, text: *const c_char) {
+pub(super) unsafe extern "C" fn on_log(
+    _: *const native::rd_kafka_t,
+    _: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
     // SAFETY: librdkafka gives live texts. Errors that matter arrive by other ways too.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
     tracing::debug!(target: "librdkafka", facility = %facility.to_string_lossy(), "{}", text.to_string_lossy());
 }
 
-fn check(call: &'static str, code: RDKafkaRespErr) -> Result<(), ConsumerError> {
+pub(super) fn check(call: &'static str, code: RDKafkaRespErr) -> Result<(), ConsumerError> {
     match code {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
         code => Err(ConsumerError::Call { call, code: code.into() }),

@@ -1,11 +1,14 @@
 //! The only module that names the Kafka client.
 //!
-//! `producer` holds the transactional publisher of `capture`, `consumer` the reader of `land`,
-//! `admin` topics and their ids. The client's calls block: each lives on a thread of its own.
+//! `producer` holds the transactional publisher of `capture`, `plain_producer` that of generated data,
+//! `consumer` the reader of `land`, `partitions` that of `analyze`, `admin` topics and their ids. The
+//! client's calls block: each lives on a thread of its own.
 
 pub mod admin;
 pub mod complaint;
 pub mod consumer;
+pub mod partitions;
+pub mod plain_producer;
 pub mod producer;
 pub mod reach;
 pub mod reader;

@@ -3,10 +3,8 @@
 
 use super::{
     dead_letter,
-    decode::{Decoder, Rejection, Slot},
-    reason::Reason,
+    decode::{Decoder, Slot},
     rows::{ByDate, Rows},
-    time,
 };
 use crate::{
     failpoint,
@@ -16,6 +14,10 @@ use crate::{
         ledger::{LedgerFile, Root},
         parquet_file::Encoder,
         store::Store,
+    },
+    record::{
+        reason::{Reason, Rejection},
+        time,
     },
 };
 use arrow_schema::{ArrowError, SchemaRef};

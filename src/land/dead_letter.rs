@@ -1,7 +1,10 @@
 //! Dead letters: records that could not become rows, with their exact bytes and the reason.
 
-use super::{columns::timestamp_type, decode::Rejection, rows::Rows, time};
-use crate::kafka::consumer::Record;
+use super::{columns::timestamp_type, rows::Rows};
+use crate::{
+    kafka::consumer::Record,
+    record::{reason::Rejection, time},
+};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use base64::Engine;
 use std::sync::Arc;

@@ -4,14 +4,16 @@
 //! so the field after the one just read is tried first and usually costs one comparison. Values stay
 //! spans and numbers until the whole record is known to be good; only then are they appended.
 
-use super::{
-    json::{JsonError, Problem, Scanner, Scratch, Span, Token},
-    number::{self, NumberError},
-    reason::Reason,
-    schema::{Column, Kind, Schema, TextRule},
-    time,
+use super::schema::{Column, Kind, Schema, TextRule};
+use crate::{
+    config::model::LandTable,
+    record::{
+        json::{JsonError, Problem, Scanner, Scratch, Span, Token},
+        number::{self, NumberError},
+        reason::{Reason, Rejection},
+        time,
+    },
 };
-use crate::config::model::LandTable;
 use std::collections::HashMap;
 
 /// A column's value in the record being decoded.
@@ -28,19 +30,6 @@ pub enum Slot {
     /// Days since 1970.
     Date(i32),
     Text(Span),
-}
-
-/// Why a record is a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejection {
-    pub reason: Reason,
-    pub detail: String,
-}
-
-impl Rejection {
-    fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Rejection { reason, detail: detail.into() }
-    }
 }
 
 struct Field {

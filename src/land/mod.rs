@@ -22,19 +22,15 @@ mod budget;
 mod columns;
 mod dead_letter;
 pub mod decode;
-mod json;
 mod json_schema;
 mod member;
-mod number;
 mod partition;
-pub mod reason;
 mod report;
 mod resume;
 mod rows;
 pub mod schema;
 mod source;
 mod table;
-pub mod time;
 
 use crate::{
     config::model::{Land, LandTable, Pipeline},

@@ -106,7 +106,7 @@ pub struct Committed {
     pub bytes: u64,
     pub unknown_fields: u64,
     pub oldest_ms: Option<i64>,
-    pub reasons: std::collections::BTreeMap<super::reason::Reason, u64>,
+    pub reasons: std::collections::BTreeMap<crate::record::reason::Reason, u64>,
 }
 
 /// `<checkpoint_location>/<topic>-<partition>` and what belongs to it.

@@ -248,7 +248,7 @@ impl Spill {
 }
 
 /// A file that loses its name at once: the system frees it with the process.
-fn unnamed_file(directory: &Path) -> io::Result<File> {
+pub fn unnamed_file(directory: &Path) -> io::Result<File> {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(directory)?;

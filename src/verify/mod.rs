@@ -1,5 +1,6 @@
 //! Compares source table, topic and lake, without a look at the pipeline's own state: no
-//! checkpoint, no ledger, no decoder of capture or land is used here.
+//! checkpoint, no ledger, no decoder of capture or land is used here. The windows of analyze are
+//! compared with a recomputation from their topics ([`windows`]).
 //!
 //! **Source against topic, to the row version.** The present version of every row is among the
 //! records of its key. A row that is not there is lost, unless a record of its key has the same
@@ -36,6 +37,7 @@ mod source;
 pub mod source_plan;
 mod topic;
 mod unit;
+pub mod windows;
 
 pub use report::{Difference, Report, TableReport};
 
@@ -55,21 +57,31 @@ pub struct Options {
     pub source: bool,
     /// Compare the lake, where the pipeline has one.
     pub lake: bool,
+    /// Recompute the windows, where the pipeline has any.
+    pub windows: bool,
     /// Whether what is still on its way makes the report fail.
     pub strict: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { progress_bar: false, list_limit: 20, temp_dir: None, source: true, lake: true, strict: false }
+        Options {
+            progress_bar: false,
+            list_limit: 20,
+            temp_dir: None,
+            source: true,
+            lake: true,
+            windows: true,
+            strict: false,
+        }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    #[error("pipeline {pipeline} captures and lands nothing: add a capture or a land section")]
+    #[error("pipeline {pipeline} captures, lands and analyzes nothing: add a capture, a land or an analyze section")]
     Nothing { pipeline: String },
-    #[error("pipeline {pipeline} captures tables, but has no postgres section")]
+    #[error("pipeline {pipeline} captures or analyzes, but has no postgres section")]
     NoPostgres { pipeline: String },
     #[error("{0}")]
     Source(#[from] source::SourceError),
@@ -79,6 +91,8 @@ pub enum VerifyError {
     Lake(#[from] lake::LakeError),
     #[error("{0}")]
     Spill(#[from] entry::SpillError),
+    #[error("{0}")]
+    Windows(#[from] windows::WindowsError),
     #[error("a comparison ended by itself: {0}")]
     Ended(#[from] tokio::task::JoinError),
 }
@@ -89,18 +103,20 @@ impl VerifyError {
         match self {
             VerifyError::Topic(error) => error.is_unavailable(),
             VerifyError::Source(source::SourceError::Postgres(error)) => error.is_unavailable(),
+            VerifyError::Windows(error) => error.is_unavailable(),
             _ => false,
         }
     }
 }
 
-/// Compares every table and topic of the pipeline, one after the other.
+/// Compares every table, topic and job of the pipeline, one after the other.
 pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, VerifyError> {
     let units = units(pipeline);
-    if units.is_empty() {
+    let analyzes = options.windows && pipeline.analyze.is_some();
+    if units.is_empty() && !analyzes {
         return Err(VerifyError::Nothing { pipeline: pipeline.name.clone() });
     }
-    if options.source && pipeline.capture.is_some() && pipeline.postgres.is_none() {
+    if (analyzes || (options.source && pipeline.capture.is_some())) && pipeline.postgres.is_none() {
         return Err(VerifyError::NoPostgres { pipeline: pipeline.name.clone() });
     }
     let mut tables = Vec::with_capacity(units.len());
@@ -109,7 +125,13 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Verify
         let runtime = tokio::runtime::Handle::current();
         tables.push(tokio::task::spawn_blocking(move || unit.run(&options, &runtime)).await??);
     }
-    Ok(Report::new(&pipeline.name, tables, options.strict))
+    let mut jobs = Vec::new();
+    for unit in windows::units(pipeline).into_iter().filter(|_| analyzes) {
+        let options = options.clone();
+        let runtime = tokio::runtime::Handle::current();
+        jobs.push(tokio::task::spawn_blocking(move || unit.run(&options, &runtime)).await??);
+    }
+    Ok(Report::new(&pipeline.name, tables, jobs, options.strict))
 }
 
 /// Each captured table with the landing of its topic, then the landings of other topics.

@@ -1,6 +1,9 @@
 //! What verify found, for programs and for people.
 
-use super::progress::grouped;
+use super::{
+    progress::grouped,
+    windows::report::{JobCounts, JobReport},
+};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -76,22 +79,26 @@ impl Counts {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub pipeline: String,
-    /// Nothing lost, duplicated or differing; with `strict`, nothing pending either.
+    /// Nothing lost, duplicated or differing, and no window wrong; with `strict`, nothing pending either.
     pub ok: bool,
     #[serde(flatten)]
     pub counts: Counts,
     pub tables: Vec<TableReport>,
+    /// The windows of each analyze job.
+    pub jobs: Vec<JobReport>,
 }
 
 impl Report {
-    pub fn new(pipeline: &str, tables: Vec<TableReport>, strict: bool) -> Report {
+    pub fn new(pipeline: &str, tables: Vec<TableReport>, jobs: Vec<JobReport>, strict: bool) -> Report {
         let mut counts = Counts::default();
         for table in &tables {
             counts.add(&table.counts);
         }
         let failures = counts.lost_count + counts.duplicated_count + counts.differing_count;
-        let ok = failures == 0 && !(strict && counts.pending_count > 0);
-        Report { pipeline: pipeline.to_owned(), ok, counts, tables }
+        let ok = failures == 0
+            && !(strict && counts.pending_count > 0)
+            && jobs.iter().all(|job| job.counts.is_equal(strict));
+        Report { pipeline: pipeline.to_owned(), ok, counts, tables, jobs }
     }
 }
 
@@ -100,18 +107,36 @@ impl fmt::Display for Report {
         for table in &self.tables {
             write!(f, "{table}")?;
         }
+        for job in &self.jobs {
+            write!(f, "{job}")?;
+        }
+        write!(f, "{}: {}", self.pipeline, if self.ok { "equal" } else { "NOT equal" })?;
         let counts = &self.counts;
-        let verdict = if self.ok { "equal" } else { "NOT equal" };
-        writeln!(
-            f,
-            "{}: {verdict}; lost {}, duplicated {}, differing {}, changed in place {}, pending {}",
-            self.pipeline,
-            grouped(counts.lost_count),
-            grouped(counts.duplicated_count),
-            grouped(counts.differing_count),
-            grouped(counts.changed_in_place_count),
-            grouped(counts.pending_count),
-        )
+        if !self.tables.is_empty() {
+            write!(
+                f,
+                "; lost {}, duplicated {}, differing {}, changed in place {}, pending {}",
+                grouped(counts.lost_count),
+                grouped(counts.duplicated_count),
+                grouped(counts.differing_count),
+                grouped(counts.changed_in_place_count),
+                grouped(counts.pending_count),
+            )?;
+        }
+        if !self.jobs.is_empty() {
+            let sum = |count: fn(&JobCounts) -> u64| grouped(self.jobs.iter().map(|job| count(&job.counts)).sum());
+            write!(
+                f,
+                "; windows: missing {}, unexpected {}, differing {}, duplicated {}, explained {}, pending {}",
+                sum(|counts| counts.missing_count),
+                sum(|counts| counts.unexpected_count),
+                sum(|counts| counts.differing_count),
+                sum(|counts| counts.duplicated_count),
+                sum(|counts| counts.explained_by_late + counts.explained_by_copies),
+                sum(|counts| counts.pending_records + counts.pending_windows),
+            )?;
+        }
+        writeln!(f)
     }
 }
 
@@ -185,7 +210,8 @@ mod tests {
 
     #[test]
     fn only_failures_fail() {
-        let ok = |counts: Counts, strict| Report::new("p", vec![table(Counts::default()), table(counts)], strict).ok;
+        let ok =
+            |counts: Counts, strict| Report::new("p", vec![table(Counts::default()), table(counts)], vec![], strict).ok;
         assert!(ok(Counts::default(), true));
         let harmless = Counts { changed_in_place_count: 3, expired_count: 1, unknown_fields: 1, ..Counts::default() };
         assert!(ok(harmless, true));
@@ -206,7 +232,7 @@ mod tests {
         };
         let difference = Difference { key: "7".into(), place: "source".into(), what: "not in the topic".into() };
         let one = TableReport { source_compared: true, lost: vec![difference], ..table(counts) };
-        let report = Report::new("shop", vec![one.clone(), one], false);
+        let report = Report::new("shop", vec![one.clone(), one], vec![], false);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["source_rows"], 2400);
         assert_eq!(json["dead_letters"]["null_key"], 8);

@@ -6,11 +6,12 @@ mod lead;
 mod setup;
 mod views;
 
+pub use flush::{AFTER, BEFORE, CommitProxy};
+
 use crate::harness::{Db, Test, block_on};
 use headwater::analyze::{
-    store::{
-        DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Moment, Output, PartitionProgress, Settings, Store,
-    },
+    anomaly::Moment,
+    store::{DeadLetter, Flush, Job, Kind, LateCount, Leader, Measure, Output, PartitionProgress, Settings, Store},
     window::{Value, WindowRow},
 };
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub fn chat() -> Job {
     let measure = |column: &str, kind, is_nullable| Measure { column: column.to_owned(), kind, is_nullable };
     Job {
         name: "chat".to_owned(),
+        declaration: "as shipped".to_owned(),
         output: Output {
             schema: None,
             table: "chat_summary_minute".to_owned(),

@@ -25,10 +25,10 @@ const ROWS: u64 = 200_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// splitmix64: small, seeded, good enough to choose moments.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
+    pub fn roll(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -226,7 +226,7 @@ fn compare(db: &Db, messages: &[Message], lake_root: &Path, dead_letter_root: &P
     Counts { source: rows.len(), topic: messages.len(), landed: landed.len(), dead: dead.len() }
 }
 
-/// Those that the orders pass.
+/// Those that the orders pass; analyze's have a test of their own, with windows to lose.
 fn failpoints() -> impl Iterator<Item = &'static str> {
     headwater::failpoint::ALL.iter().copied().filter(|name| !name.starts_with("analyze."))
 }

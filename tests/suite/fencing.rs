@@ -121,3 +121,36 @@ fn the_checkpoint_of_another_cluster_stops() {
     catch_up(&test, &file, &["--resync"]);
     assert_eq!(committed(&test, &test.topic("rows")).len(), 20);
 }
+
+#[test]
+fn a_standby_and_the_timeline_of_a_promoted_one_are_refused() {
+    let mut test = Test::new();
+    let mut server = PostgresServer::start(&test.path("server"), PostgresOptions::default()).expect("a cluster");
+    test.postgres = server.config("postgres");
+    let db = test.db();
+    TABLE.create(&db);
+    TABLE.fill(&db, 10, "1 day");
+    drop(db);
+    let file = write(&test, "capture.yml", &one_table(&test, json!({})));
+    catch_up(&test, &file, &[]);
+
+    std::fs::write(server.directory().join("data/standby.signal"), "").expect("the signal");
+    server.restart().expect("a standby");
+    let mut stopped = start(&test, &file, &["--until-caught-up"], &[]);
+    assert_eq!(stopped.wait(DEADLINE), Exit::Code(1), "{}", stopped.stderr());
+    let log = said(&stopped);
+    assert!(log.contains("standby") && log.contains("connect to the primary"), "{log}");
+
+    let db = test.db();
+    assert_eq!(db.value("SELECT pg_promote()"), "t");
+    db.execute("INSERT INTO rows (kind) VALUES ('promoted')");
+    drop(db);
+    let mut stopped = start(&test, &file, &["--until-caught-up"], &[]);
+    assert_eq!(stopped.wait(DEADLINE), Exit::Code(1), "{}", stopped.stderr());
+    let log = said(&stopped);
+    assert!(log.contains("timeline 00000001, this is 00000002") && log.contains("--resync"), "{log}");
+    assert_eq!(committed(&test, &test.topic("rows")).len(), 10, "nothing is written by those that stop");
+
+    catch_up(&test, &file, &["--resync"]);
+    assert_eq!(committed(&test, &test.topic("rows")).len(), 21);
+}

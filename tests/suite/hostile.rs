@@ -227,7 +227,7 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
 }
 
 /// A JSON array of name and value in base64; null where there are none.
-fn headers(value: &Value) -> Vec<(String, Option<Vec<u8>>)> {
+pub fn headers(value: &Value) -> Vec<(String, Option<Vec<u8>>)> {
     let list: Vec<(String, Option<String>)> =
         value.as_str().map_or_else(Vec::new, |text| serde_json::from_str(text).expect("an array of pairs"));
     let decode = |value: String| base64::engine::general_purpose::STANDARD.decode(value).expect("base64");

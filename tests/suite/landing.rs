@@ -244,14 +244,22 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(brokers: &str, topic: &str) -> Writer {
-        let producer = ClientConfig::new()
+        Writer::with(brokers, topic, &[])
+    }
+
+    /// With further settings of the client.
+    pub fn with(brokers: &str, topic: &str, settings: &[(&str, &str)]) -> Writer {
+        let mut config = ClientConfig::new();
+        config
             .set("bootstrap.servers", brokers)
             .set("linger.ms", "20")
             .set("compression.type", "lz4")
             .set("message.max.bytes", "20000000")
-            .set("queue.buffering.max.messages", "200000")
-            .create()
-            .expect("a producer");
+            .set("queue.buffering.max.messages", "200000");
+        settings.iter().for_each(|(key, value)| {
+            config.set(*key, *value);
+        });
+        let producer = config.create().expect("a producer");
         Writer { producer, topic: topic.to_owned() }
     }
 

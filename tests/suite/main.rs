@@ -1,5 +1,7 @@
 //! The tests that need real servers, in one binary so that the servers start once.
 
+mod analyze;
+mod analyze_store;
 mod autumn;
 mod certificates;
 mod chunks;
@@ -7,6 +9,7 @@ mod cli;
 mod crash;
 mod fencing;
 mod generate;
+mod generate_chat;
 mod harness;
 mod harness_checks;
 mod hostile;
@@ -33,4 +36,5 @@ mod style;
 mod tables;
 mod types;
 mod verify;
+mod verify_windows;
 mod workload;

@@ -1,6 +1,6 @@
 //! What goes wrong between analyze and PostgreSQL, sorted by what it means for the flush at hand.
 
-use crate::postgres::{PostgresError, chain, quote_ident};
+use crate::postgres::{PostgresError, chain, quote_ident, quote_literal};
 use tokio_postgres::error::SqlState;
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,11 @@ pub enum StoreError {
     /// Leadership is gone, or cannot be known. As [`StoreError::Fenced`].
     #[error("this instance no longer leads job {job}: {reason}")]
     Lost { job: String, reason: String },
+    #[error(
+        "job {job} has windows under way that were declared otherwise (then {was}; now {now}): declare them as they were, give the job another name and table, or let it begin anew at the start of its topics: DELETE FROM analyze_jobs WHERE job = {}",
+        quote_literal(.job)
+    )]
+    Redeclared { job: String, was: String, now: String },
     #[error(
         "the progress of job {job} was changed by somebody else ({detail}): stop every instance before changing analyze_jobs or analyze_partitions by hand"
     )]

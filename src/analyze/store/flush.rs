@@ -6,7 +6,10 @@ use super::{
     text::{json, storable, storable_key},
     wire::Timestamp,
 };
-use crate::{analyze::window::WindowRow, failpoint};
+use crate::{
+    analyze::{anomaly::Moment, window::WindowRow},
+    failpoint,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use deadpool_postgres::{Object, Transaction};
 use std::collections::{BTreeMap, HashMap};
@@ -42,22 +45,6 @@ pub struct PartitionProgress {
     pub next_offset: i64,
     /// Where reading begins again after a restart: the oldest open pane's first record.
     pub replay_offset: i64,
-}
-
-/// A row of `moments`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Moment {
-    pub moment_id: String,
-    pub moment_type: String,
-    pub key: String,
-    pub metric: String,
-    pub window_start_ms: i64,
-    pub window_end_ms: i64,
-    pub value: f64,
-    pub baseline: f64,
-    pub score: f64,
-    pub threshold: f64,
-    pub details: serde_json::Value,
 }
 
 /// A row of `dead_letters`.

@@ -19,6 +19,9 @@ pub struct Stored {
     pub watermark_ms: Option<i64>,
     /// By topic and partition; empty before the first flush.
     pub partitions: Vec<PartitionProgress>,
+    /// Records that are to be read again and were refused for their time: topic, partition, offset. The
+    /// clock that judged them has gone on since.
+    pub refused: Vec<(String, i32, i64)>,
 }
 
 /// Leadership over a job. When it is lost everything that was computed since [`Leader::stored`] is void:
@@ -38,12 +41,16 @@ impl Leader {
     pub(super) async fn new(store: Arc<Store>, lock: Lock) -> Result<Leader, StoreError> {
         let client = store.pool.get().await?;
         let job = &store.job.name;
-        let row = client.query_one("SELECT epoch, flushes, watermark FROM analyze_jobs WHERE job = $1", &[job]).await?;
+        let row = client
+            .query_one("SELECT epoch, flushes, watermark, declaration FROM analyze_jobs WHERE job = $1", &[job])
+            .await?;
         let epoch: i64 = row.get(0);
         if epoch != lock.epoch {
             return Err(fenced(&store, &lock, format!("now it is {epoch}")));
         }
-        let partitions = client
+        let declared: Option<String> = row.get(3);
+        let is_other = declared.as_ref() != Some(&store.job.declaration);
+        let partitions: Vec<PartitionProgress> = client
             .query(
                 "SELECT topic, partition, topic_id, next_offset, replay_offset FROM analyze_partitions
                  WHERE job = $1 ORDER BY topic, partition",
@@ -59,9 +66,29 @@ impl Leader {
                 replay_offset: row.get(4),
             })
             .collect();
+        if let (true, Some(was), false) = (is_other, declared, partitions.is_empty()) {
+            let (job, now) = (job.clone(), store.job.declaration.clone());
+            return Err(StoreError::Redeclared { job, was, now });
+        }
+        if is_other {
+            let sql = "UPDATE analyze_jobs SET declaration = $2 WHERE job = $1 AND epoch = $3";
+            client.execute(sql, &[job, &store.job.declaration, &epoch]).await?;
+        }
+        let refused = client
+            .query(
+                "SELECT d.topic, d.kafka_partition, d.kafka_offset FROM analyze_partitions p JOIN dead_letters d
+                   ON d.job = p.job AND d.topic = p.topic AND d.kafka_partition = p.partition AND d.topic_id = p.topic_id
+                   AND d.kafka_offset >= p.replay_offset AND d.kafka_offset < p.next_offset
+                 WHERE p.job = $1 AND d.error_reason = 'invalid_timestamp'",
+                &[job],
+            )
+            .await?
+            .into_iter()
+            .map(|row| (row.get(0), row.get(1), row.get(2)))
+            .collect();
         drop(client);
         let watermark_ms = row.get::<_, Option<Timestamp>>(2).map(|watermark| watermark.0);
-        let stored = Stored { epoch, watermark_ms, partitions };
+        let stored = Stored { epoch, watermark_ms, partitions, refused };
         let next_offsets = stored.partitions.iter().map(|p| ((p.topic.clone(), p.partition), p.next_offset)).collect();
         let days = Days::new(store.table.has_days.then(|| store.table.name.clone()), store.settings.retention_days);
         Ok(Leader { store, lock, days, stored, flushes: row.get(1), next_offsets, is_flushing: false })

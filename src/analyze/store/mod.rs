@@ -31,7 +31,7 @@ mod text;
 mod wire;
 
 pub use error::StoreError;
-pub use flush::{DeadLetter, Flush, Flushed, LateCount, Moment, PartitionProgress};
+pub use flush::{DeadLetter, Flush, Flushed, LateCount, PartitionProgress};
 pub use leader::{Leader, Stored};
 pub use lock::Holder;
 pub use read::LastMoment;
@@ -58,6 +58,8 @@ const SESSION: &str = "-c idle_in_transaction_session_timeout=5s";
 pub struct Job {
     pub name: String,
     pub output: Output,
+    /// What its windows are made of; progress is good only for the declaration that made it.
+    pub declaration: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

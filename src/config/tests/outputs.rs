@@ -53,6 +53,35 @@ land:
   tables:
     - {topic: t, path: /lake/t, checkpoint_location: /c, dead_letter_path: /d, source: {schema: s, table: x, columns: [z]}, date_column: d, not_null: [a], non_negative: [b], numeric_precision: 9, numeric_scale: 2, overflow_column: o, metadata_columns: true}
     - {topic: u, path: /lake/u, date_column: d, schema_file: Cargo.toml}
+analyze:
+  migrate: false
+  pool_size: 31
+  schema: of_windows
+  create_tables: false
+  jobs:
+    - name: j
+      table: w
+      key_column: k
+      window_duration: 1 minute
+      slide_duration: 20s
+      refresh_ms: 333
+      join: full
+      watermark_delay_ms: 34
+      allowed_lateness_ms: 35
+      idle_timeout_ms: 336
+      max_future_ms: 37
+      distinct_exact_limit: 38
+      counts_limit: 39
+      emote_sentiment: false
+      retention_days: 40
+      inputs:
+        - {name: a, topic: t, key: ka}
+        - {name: b, topic: u, key: kb, timestamp: at, id: i, tokens: [{field: f, from: g, words: [x, y]}], partitions: 41, replication: 42, retention_ms: 43}
+      measures:
+        - {column: c, input: b, function: top_k, field: f, k: 44}
+        - {column: n, function: count}
+      anomalies:
+        - {moment: m, measure: n, direction: both, detector: quantile, threshold: 4.5, baseline_periods: 46, history_periods: 47, minimum_history: 48, cooldown_ms: 49, floor_absolute: 50.5, floor_relative: 0.5, floor_poisson: 1.25}
 http: {listen: '0.0.0.0:1'}
 runtime: {shutdown_timeout_ms: 1, wait_attempts: 2, wait_delay_ms: 3}
 ";
@@ -154,7 +183,7 @@ fn the_reference_has_every_key() {
 fn every_choice_means_itself() {
     for key in KEYS {
         let Kind::Choice(choices) = key.kind else { continue };
-        for choice in choices {
+        for choice in choices.iter().filter(|_| !key.path.starts_with("analyze.")) {
             let line = FULL.lines().map(|line| {
                 let (section, name) = key.path.split_once('.').unwrap();
                 let is_key = line.trim_start().starts_with(&format!("{name}:"));
@@ -171,6 +200,27 @@ fn every_choice_means_itself() {
             let config = load(&text.join("\n"));
             let value = serde_json::to_value(&config.pipelines[0]).unwrap();
             assert_eq!(value.pointer(&format!("/{}", key.path.replace('.', "/"))).unwrap(), choice);
+        }
+    }
+}
+
+#[test]
+fn every_choice_of_a_job_means_itself() {
+    for key in KEYS.iter().filter(|key| key.path.starts_with("analyze.")) {
+        let Kind::Choice(choices) = key.kind else { continue };
+        for choice in choices {
+            let given = format!("{}: {choice}", key.name());
+            let text = match (key.name(), *choice) {
+                ("join", _) => FULL.replace("join: full", &given),
+                ("direction", _) => FULL.replace("direction: both", &given),
+                ("detector", _) => FULL.replace("detector: quantile", &given),
+                ("function", "top_k") => FULL.to_owned(),
+                ("function", "count" | "rate") => FULL.replace("function: top_k, field: f, k: 44", &given),
+                ("function", _) => FULL.replace("function: top_k, field: f, k: 44", &format!("{given}, field: f")),
+                (name, _) => panic!("{name} is not tried"),
+            };
+            let shown = show::show(&load(&text));
+            assert!(shown.contains(&given), "{given}\n{shown}");
         }
     }
 }

@@ -268,11 +268,11 @@ impl Drop for PostgresServer {
 }
 
 /// Whether `postmaster.pid` says that this very server takes connections: first line its process id,
-/// eighth line its state. The file of a crashed predecessor carries another id.
+/// eighth line its state, which is `standby` for one that recovers and can be read. The file of a crashed predecessor carries another id.
 fn is_ready(status_file: &str, pid: u32) -> bool {
     let mut lines = status_file.lines();
     lines.next().and_then(|line| line.trim().parse().ok()) == Some(pid)
-        && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+        && lines.nth(6).is_some_and(|state| matches!(state.trim(), "ready" | "standby"))
 }
 
 /// The directory of `initdb` and `postgres`: named by the environment, Debian's newest, or on the PATH.
@@ -320,6 +320,7 @@ mod tests {
         let file = "42\n/data\n1700000000\n20001\n/sock\n127.0.0.1\n  1 2\nready   \n";
         assert!(is_ready(file, 42));
         assert!(!is_ready(file, 43));
+        assert!(is_ready(&file.replace("ready  ", "standby"), 42));
         assert!(!is_ready(&file.replace("ready", "starting"), 42));
         assert!(!is_ready("42\n/data\n", 42));
         assert!(!is_ready("", 42));

@@ -262,17 +262,18 @@ fn a_large_flush_writes_what_small_ones_do() {
 
 /// Forwards until it is armed and a client commits: then that one connection is cut, before or after the
 /// server has seen it.
-struct CommitProxy {
-    port: u16,
-    armed: Arc<AtomicU8>,
-    cut: Arc<AtomicBool>,
+pub struct CommitProxy {
+    pub port: u16,
+    /// [`BEFORE`] or [`AFTER`]; nothing once it has cut.
+    pub armed: Arc<AtomicU8>,
+    pub cut: Arc<AtomicBool>,
 }
 
-const BEFORE: u8 = 1;
-const AFTER: u8 = 2;
+pub const BEFORE: u8 = 1;
+pub const AFTER: u8 = 2;
 
 impl CommitProxy {
-    fn start(target: u16) -> CommitProxy {
+    pub fn start(target: u16) -> CommitProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (armed, cut) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicBool::new(false)));

@@ -131,3 +131,25 @@ fn a_former_leader_stopped_within_a_flush_does_not_hold_up_the_next() {
     drop(copy);
     assert_eq!(test.db().value("SELECT flushes FROM analyze_jobs"), "1");
 }
+
+#[test]
+fn windows_under_way_are_not_gone_on_with_under_another_declaration() {
+    let test = Test::new();
+    let otherwise = || {
+        let job = headwater::analyze::store::Job { declaration: "otherwise".to_owned(), ..chat() };
+        block_on(Store::open(&test.postgres, job, Settings::default())).expect("the store")
+    };
+    // Before the first flush there is nothing that could be spoilt.
+    block_on(lead(&open(&test)).release());
+    block_on(lead(&otherwise()).release());
+    let mut leader = lead(&otherwise());
+    block_on(leader.flush(&full_flush(1))).expect("a flush");
+    block_on(leader.release());
+    let refused = block_on(open(&test).lead(|_| {})).err().expect("a refusal").to_string();
+    for words in ["then otherwise", "now as shipped", "DELETE FROM analyze_jobs WHERE job = 'chat'"] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    let mut leader = lead(&otherwise());
+    block_on(leader.flush(&full_flush(2))).expect("the former declaration goes on");
+    block_on(leader.release());
+}

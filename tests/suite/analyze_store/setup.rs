@@ -160,6 +160,7 @@ fn clicks() -> Job {
     let measure = |column: &str, kind| Measure { column: column.to_owned(), kind, is_nullable: kind == Kind::Float };
     Job {
         name: "clicks".to_owned(),
+        declaration: "as shipped".to_owned(),
         output: Output {
             schema: None,
             table: "Clicks by page".to_owned(),

@@ -5,8 +5,8 @@
 //! milliseconds later. The lake's end is the `ctime` of the file that holds the message's offset: a rename
 //! into place is the last thing that changes it.
 
-use super::{DemoError, blocking, stage_set::StageSet};
 use crate::{
+    demo::{DemoError, Percentiles, blocking, stage_set::StageSet},
     kafka::reader::{Next, Reader},
     postgres::PostgresError,
 };
@@ -15,14 +15,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
 };
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Percentiles {
-    pub p50_ms: i64,
-    pub p99_ms: i64,
-    pub max_ms: i64,
-    pub count: usize,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Delays {
@@ -39,8 +31,8 @@ struct Seen {
 
 /// Over the rows that were committed while a pipeline ran: from `from_ms` on, seconds of the kill included.
 /// None where the server keeps no commit times.
-pub async fn measure(set: &StageSet, from_ms: i64) -> Result<Option<Delays>, DemoError> {
-    let (kafka, topic) = (set.kafka.clone(), set.topic.clone());
+pub async fn measure(set: &StageSet, topic: &str, from_ms: i64) -> Result<Option<Delays>, DemoError> {
+    let (kafka, topic) = (set.kafka.clone(), topic.to_owned());
     let seen = blocking("reading the topic", move || read(&kafka, &topic)).await??;
     let Some(commits) = commit_times(set, &seen).await? else { return Ok(None) };
     let files = files_by_offset(&set.lake.join("orders"));
@@ -52,7 +44,7 @@ pub async fn measure(set: &StageSet, from_ms: i64) -> Result<Option<Delays>, Dem
             to_lake.push(landed_ms - commit_ms);
         }
     }
-    Ok(Some(Delays { to_kafka: percentiles(to_kafka), to_lake: percentiles(to_lake) }))
+    Ok(Some(Delays { to_kafka: Percentiles::of(to_kafka), to_lake: Percentiles::of(to_lake) }))
 }
 
 fn read(kafka: &crate::config::model::Kafka, topic: &str) -> Result<Vec<Seen>, crate::kafka::reader::ReadError> {
@@ -119,17 +111,6 @@ fn landed_at(files: &Files, message: &Seen) -> Option<i64> {
     (message.offset <= *last).then_some(*at_ms)
 }
 
-fn percentiles(mut values: Vec<i64>) -> Option<Percentiles> {
-    values.sort_unstable();
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    (!values.is_empty()).then(|| Percentiles {
-        p50_ms: at(0.5),
-        p99_ms: at(0.99),
-        max_ms: at(1.0),
-        count: values.len(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,12 +127,5 @@ mod tests {
         let files = Files::from([(0, BTreeMap::from([(0, (9, 100)), (20, (29, 200))]))]);
         let landed = |offset| landed_at(&files, &Seen { partition: 0, offset, xid: 1, timestamp_ms: 0 });
         assert_eq!((landed(9), landed(15), landed(20), landed(30)), (Some(100), None, Some(200), None));
-    }
-
-    #[test]
-    fn percentiles_are_those_of_the_sorted_values() {
-        let found = percentiles((1..=100).rev().collect()).unwrap();
-        assert_eq!((found.p50_ms, found.p99_ms, found.max_ms, found.count), (51, 99, 100, 100));
-        assert_eq!(percentiles(Vec::new()), None);
     }
 }

@@ -1,11 +1,11 @@
-//! The end of the demo, on one screen.
+//! The end of the orders' part, on one screen.
 
-use super::{
-    delays::{Delays, Percentiles},
-    pipeline::Usage,
-    stage_set::StageSet,
+use super::{Names, delays::Delays};
+use crate::{
+    app::group_digits,
+    demo::{Percentiles, pipeline::Usage, stage_set::StageSet},
+    generate::Report,
 };
-use crate::generate::Report;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -63,10 +63,7 @@ impl Screen<'_> {
     pub fn show(&self) {
         println!("\n{}", summary(self.outcome));
         println!("\n{}", tree(&self.set.lake));
-        println!(
-            "\na query to try{}",
-            if self.set.lifetime == super::servers::Lifetime::Outlives { "" } else { " (after KEEP=1 make demo)" }
-        );
+        println!("\na query to try{}", if self.set.is_kept() { "" } else { " (after KEEP=1 make demo)" });
         println!("  {}", duckdb(&self.set.lake));
     }
 }
@@ -77,33 +74,35 @@ fn summary(outcome: &Outcome) -> String {
     let letters: u64 = verified.dead_letters.values().sum();
     let reasons: Vec<String> =
         verified.dead_letters.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-    let reasons = if reasons.is_empty() { String::new() } else { format!("  ({})", reasons.join(", ")) };
     let mut lines = vec![
-        format!(
-            "rows in        {:>9}  ({} of the past, {} live, {} of them committed late; {} rolled back)",
+        line(
+            "rows in",
             backlog.inserted + live.inserted,
-            backlog.inserted,
-            live.inserted,
-            live.late,
-            live.rolled_back
+            &format!(
+                "{} of the past, {} live, {} of them committed late; {} rolled back",
+                group_digits(backlog.inserted),
+                group_digits(live.inserted),
+                group_digits(live.late),
+                group_digits(live.rolled_back)
+            ),
         ),
-        format!("  + updates    {:>9}  (a new version each, unless overwritten before a poll)", live.updated),
-        format!("row versions   {:>9}  in Kafka", verified.topic_records),
-        format!("rows landed    {:>9}", verified.lake_rows),
-        format!("dead letters   {letters:>9}{reasons}"),
-        format!("lost           {:>9}", verified.lost),
-        format!("duplicated     {:>9}  after kill -9 at live order {killed_at}", verified.duplicated),
+        line("  + updates", live.updated, "a new version each, unless overwritten before a poll"),
+        line("row versions", verified.topic_records, "in Kafka"),
+        line("rows landed", verified.lake_rows, ""),
+        line("dead letters", letters, &reasons.join(", ")),
+        line("lost", verified.lost, ""),
+        line("duplicated", verified.duplicated, &format!("after kill -9 at live order {}", group_digits(*killed_at))),
     ];
     if verified.differing > 0 {
-        lines.push(format!("differing      {:>9}", verified.differing));
+        lines.push(line("differing", verified.differing, ""));
     }
     let rate = if live.seconds > 0.0 { (live.inserted + live.updated) as f64 / live.seconds } else { 0.0 };
-    lines.push(format!(
-        "rate           {rate:>9.0}  row versions/s for {:.0} s; the pipeline took {:.1} CPU s, {:.0} MiB at its peak",
-        live.seconds,
-        usage.cpu_seconds,
-        usage.peak_bytes as f64 / (1024.0 * 1024.0)
-    ));
+    let (cpu, mebibytes) = (usage.cpu_seconds, usage.peak_bytes as f64 / f64::from(1 << 20));
+    let words = format!(
+        "row versions/s for {:.0} s; the pipeline took {cpu:.1} CPU s, {mebibytes:.0} MiB at its peak",
+        live.seconds
+    );
+    lines.push(line("rate", rate as u64, &words));
     match delays {
         Some(Delays { to_kafka, to_lake }) => {
             lines.push(format!("delay          {}  commit in PostgreSQL to timestamp in Kafka", percentiles(to_kafka)));
@@ -116,18 +115,16 @@ fn summary(outcome: &Outcome) -> String {
         None => lines.push("delay          not measured: your PostgreSQL has track_commit_timestamp off".to_owned()),
     }
     let verdict = if verified.ok { "reconciled: every row once" } else { "NOT reconciled: see the counts above" };
-    lines.push(format!("{verdict}  (headwater verify; the whole demo took {seconds:.0} s)"));
+    lines.push(format!("{verdict}  (headwater verify; this took {seconds:.0} s)"));
     lines.join("\n")
 }
 
+fn line(name: &str, count: u64, words: &str) -> String {
+    format!("{name:<14} {:>9}  {words}", group_digits(count)).trim_end().to_owned()
+}
+
 fn percentiles(found: &Option<Percentiles>) -> String {
-    match found {
-        Some(Percentiles { p50_ms, p99_ms, max_ms, .. }) => {
-            let seconds = |ms: &i64| *ms as f64 / 1_000.0;
-            format!("p50 {:.2} s, p99 {:.2} s, max {:.2} s", seconds(p50_ms), seconds(p99_ms), seconds(max_ms))
-        }
-        None => "no rows".to_owned(),
-    }
+    found.map_or_else(|| "no rows".to_owned(), |found| found.to_string())
 }
 
 fn duckdb(lake: &Path) -> String {
@@ -182,22 +179,18 @@ fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// How to look at what goes on running, and how to stop it.
-pub fn show_kept(set: &StageSet, http: Option<&str>, stop: &Path) {
+/// How to look at what goes on running.
+pub fn show_kept(set: &StageSet, names: &Names, http: Option<&str>) {
     let crate::config::model::Postgres { host, port, db, user, .. } = &set.postgres;
-    println!("\nkept running");
-    println!("  table     psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {} LIMIT 5'", set.table);
+    let table = &names.table;
+    println!("  orders    psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {table} LIMIT 5'");
     println!(
-        "  orders    headwater generate orders --url postgres://{user}@{host}:{port}/{db} --table {} --rate 100",
-        set.table
+        "            headwater generate orders --url postgres://{user}@{host}:{port}/{db} --table {table} --rate 100"
     );
-    println!("  topic     {} on {}", set.topic, set.kafka.brokers);
-    println!("  config    {}", set.config.display());
+    println!("            topic {} on {}, configuration {}", names.topic, set.kafka.brokers, names.config.display());
     if let Some(address) = http {
-        println!("  pipeline  curl http://{address}/status   (also /metrics, /ready)");
+        println!("            curl http://{address}/status   (also /metrics, /ready)");
     }
-    println!("  logs      {}", set.logs.display());
-    println!("  stop it   sh {}", stop.display());
 }
 
 #[cfg(test)]
@@ -228,7 +221,7 @@ mod tests {
         }));
         let text = summary(&outcome(verified));
         assert!(text.contains("rows landed          108"), "{text}");
-        assert!(text.contains("dead letters           2  (negative_amount 2)"), "{text}");
+        assert!(text.contains("dead letters           2  negative_amount 2"), "{text}");
         assert!(text.contains("reconciled: every row once") && !text.contains("differing"), "{text}");
         assert!(text.contains("p50 0.60 s, p99 1.90 s, max 4.00 s"), "{text}");
     }

@@ -4,6 +4,10 @@
 //! values, with every default filled in. Durations are milliseconds, sizes are bytes, as the field
 //! names say.
 
+mod analyze;
+
+pub use analyze::{Analyze, Anomaly, Detector, Direction, Function, Input, Job, Join, Measure, Tokens};
+
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -58,6 +62,7 @@ pub struct Pipeline {
     pub kafka: Kafka,
     pub capture: Option<Capture>,
     pub land: Option<Land>,
+    pub analyze: Option<Analyze>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

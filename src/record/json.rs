@@ -95,6 +95,11 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0, scratch }
     }
 
+    /// As [`Scanner::new`], with what the scratch buffer holds kept for earlier spans.
+    pub fn continuing(text: &'a [u8], scratch: &'a mut Scratch) -> Self {
+        Scanner { text, at: 0, scratch }
+    }
+
     pub fn at(&self) -> usize {
         self.at
     }

@@ -28,3 +28,17 @@ reasons! {
     NullKey "null_key" "A field listed in not_null is absent or null.";
     NegativeAmount "negative_amount" "A field listed in non_negative is below zero.";
 }
+
+/// Why one record is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: Reason,
+    /// For people: the field, and what is wrong with it.
+    pub detail: String,
+}
+
+impl Rejection {
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Rejection { reason, detail: detail.into() }
+    }
+}

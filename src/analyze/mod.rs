@@ -1,0 +1,331 @@
+//! Analyze: from Kafka records to windows and moments in PostgreSQL, each exactly once.
+//!
+//! **What it promises.** The final row of a window holds every event of its span that came before it
+//! closed, each once, and is written once; a later event is counted as late by the windows that miss
+//! it; a record that is no event is a dead letter with its exact bytes. So it is through any crash, with
+//! any number of processes, and through any outage of either side.
+//!
+//! **When progress moves.** Rows, moments, dead letters, late counts and the positions that vouch for
+//! them are one transaction in PostgreSQL ([`store`]). One instance of a job leads, by an advisory lock
+//! and an epoch; a transaction of a former leader changes nothing. A new leader reads again from the
+//! oldest record that an open window depends on ([`window`]). Offsets in the consumer group are published
+//! for monitoring, and never read.
+//!
+//! **What stops it.** A table that does not fit, records that are gone before their windows were final
+//! (until the loss is accepted). PostgreSQL or Kafka being away is waited for. A bad record stops nothing.
+//!
+//! **Memory.** It grows with the keys and values of open windows; distinct values and counts are
+//! bounded by estimates. The partitions are read in step, so that a backlog opens no more windows
+//! than the present does.
+
+pub mod anomaly;
+mod declare;
+mod decode;
+mod reading;
+mod report;
+pub mod sentiment;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod watchers;
+pub mod window;
+
+use crate::{
+    config::model::{Job, Pipeline},
+    health::State,
+    kafka::admin::{AdminError, TopicSpec, ensure_topics},
+    metrics,
+    stage::{Context, Summary},
+};
+use reading::{End, Setup, now_ms};
+use report::Report;
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+use store::{Leader, Store, StoreError};
+use watchers::Watchers;
+
+/// What the command line says beyond the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Go on where records are gone whose windows were not final.
+    pub accept_loss: bool,
+}
+
+const FIRST_BACKOFF_MS: u64 = 500;
+const LONGEST_BACKOFF_MS: u64 = 10_000;
+
+/// Runs every job of the pipeline until shutdown, or until all have caught up where
+/// `context.until_caught_up` says so. A job that fails does not stop the others.
+pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) -> Summary {
+    let Some(analyze) = pipeline.analyze.clone() else { return Summary::default() };
+    let jobs: Vec<_> = analyze
+        .jobs
+        .into_iter()
+        .map(|job| {
+            let unit = context.health.unit(&pipeline.name, "analyze", &job.name);
+            let (pipeline, context) = (pipeline.clone(), context.clone());
+            let spawned = unit.clone();
+            let task = tokio::spawn(async move {
+                let topics = job.inputs.iter().map(|input| input.topic.clone()).collect();
+                Supervisor { pipeline, job, context, options, has_started: false }
+                    .run(Report::new(spawned, topics))
+                    .await
+            });
+            (unit, task)
+        })
+        .collect();
+    let mut summary = Summary::default();
+    for (unit, task) in jobs {
+        match task.await {
+            Ok(found) => summary.merge(found),
+            Err(error) => {
+                let mut report = Report::new(unit, Vec::new());
+                report.stop(format!("a fault of the program, please report it: {error}"), false);
+                summary.merge(report.into_summary());
+            }
+        }
+    }
+    summary
+}
+
+/// Leads a job, again and again, as long as it can be led.
+struct Supervisor {
+    pipeline: Arc<Pipeline>,
+    job: Job,
+    context: Context,
+    options: Options,
+    /// Whether this process has led before: from then on it waits for as long as it takes.
+    has_started: bool,
+}
+
+/// Why a turn has ended.
+enum TurnEnd {
+    Done,
+    /// To be tried again.
+    Failed(String),
+    /// Until somebody acts.
+    Stopped(String),
+}
+
+impl From<StoreError> for TurnEnd {
+    fn from(error: StoreError) -> Self {
+        match error.is_transient() || error.is_over() {
+            true => TurnEnd::Failed(error.to_string()),
+            false => TurnEnd::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl From<AdminError> for TurnEnd {
+    fn from(error: AdminError) -> Self {
+        match error.is_unavailable() {
+            true => TurnEnd::Failed(error.to_string()),
+            false => TurnEnd::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl Supervisor {
+    async fn run(mut self, mut report: Report) -> Summary {
+        let (mut attempts, mut backoff_ms) = (0, FIRST_BACKOFF_MS);
+        loop {
+            let begun = Instant::now();
+            let (end, returned) = self.turn(report).await;
+            report = returned;
+            report.show_events();
+            let reason = match end {
+                TurnEnd::Done => return report.into_summary(),
+                TurnEnd::Stopped(reason) => {
+                    report.stop(reason, false);
+                    return report.into_summary();
+                }
+                TurnEnd::Failed(reason) => reason,
+            };
+            if self.context.is_shutdown() {
+                return report.into_summary();
+            }
+            let pause_ms = if self.has_started {
+                report.set(State::Failing(reason));
+                if begun.elapsed() > Duration::from_millis(LONGEST_BACKOFF_MS) {
+                    backoff_ms = FIRST_BACKOFF_MS;
+                }
+                let pause_ms = backoff_ms;
+                backoff_ms = (backoff_ms * 2).min(LONGEST_BACKOFF_MS);
+                pause_ms
+            } else {
+                attempts += 1;
+                if attempts >= self.context.wait.attempts {
+                    report.stop(reason, true);
+                    return report.into_summary();
+                }
+                report.set(State::Waiting(reason));
+                self.context.wait.delay_ms
+            };
+            if self.context.pause(pause_ms).await {
+                return report.into_summary();
+            }
+        }
+    }
+
+    /// One leadership, from the first connection to its end.
+    async fn turn(&mut self, mut report: Report) -> (TurnEnd, Report) {
+        let (store, plan) = match self.open().await {
+            Ok(opened) => opened,
+            Err(end) => return (end, report),
+        };
+        let mut shutdown = self.context.shutdown.clone();
+        let led = tokio::select! {
+            led = store.lead(|holder| report.stands_by(&holder.to_string())) => led,
+            _ = shutdown.wait_for(|down| *down) => return (TurnEnd::Done, report),
+        };
+        let leader = match led {
+            Ok(leader) => leader,
+            Err(error) => return (error.into(), report),
+        };
+        self.has_started = true;
+        report.leads(leader.epoch());
+        tracing::info!(pipeline = %self.pipeline.name, job = %self.job.name, epoch = leader.epoch(), "leading");
+        let mut watchers = match Watchers::new(&self.job) {
+            Ok(watchers) => watchers,
+            Err(error) => return (TurnEnd::Stopped(error.to_string()), report),
+        };
+        if let Some(watermark_ms) = leader.stored().watermark_ms
+            && let Err(error) = watchers.restore(&self.job, &store, watermark_ms).await
+        {
+            return (error.into(), report);
+        }
+        self.lead(&store, leader, plan, watchers, report).await
+    }
+
+    /// The tables and the topics, found to be there.
+    async fn open(&self) -> Result<(Arc<Store>, window::Plan), TurnEnd> {
+        let missing = || TurnEnd::Stopped("the pipeline has no postgres section, which analyze needs".to_owned());
+        let config = self.pipeline.postgres.as_ref().ok_or_else(missing)?;
+        let analyze = self.pipeline.analyze.as_ref().ok_or_else(missing)?;
+        let plan = declare::plan(&self.job).map_err(|error| TurnEnd::Stopped(error.to_string()))?;
+        let job = store::Job {
+            name: self.job.id.clone(),
+            output: declare::output(&self.job),
+            declaration: declare::fingerprint(&self.job),
+        };
+        let settings = store::Settings {
+            schema: analyze.schema.clone(),
+            migrate: analyze.migrate,
+            create_tables: analyze.create_tables,
+            retention_days: Some(self.job.retention_days),
+            pool_size: analyze.pool_size,
+        };
+        let store = Store::open(config, job, settings).await?;
+        for statement in &store.setup().roles_left {
+            tracing::info!("this role may not run: {statement}; without it owners and readers are not kept apart");
+        }
+        let topics = self.job.inputs.iter().map(|input| TopicSpec {
+            name: input.topic.clone(),
+            partitions: input.partitions,
+            replication: input.replication,
+            settings: vec![("retention.ms".to_owned(), input.retention_ms.to_string())],
+        });
+        ensure_topics(&self.pipeline.kafka, &topics.collect::<Vec<_>>()).await?;
+        Ok((store, plan))
+    }
+
+    /// Commits what the reading thread hands over, until either side ends.
+    async fn lead(
+        &self,
+        store: &Store,
+        mut leader: Leader,
+        plan: window::Plan,
+        watchers: Watchers,
+        report: Report,
+    ) -> (TurnEnd, Report) {
+        let (flushes, mut handed) = tokio::sync::mpsc::channel(1);
+        let (committed, commits) = mpsc::channel();
+        let trouble = report.store.clone();
+        let setup = Setup {
+            job: self.job.clone(),
+            kafka: self.pipeline.kafka.clone(),
+            plan,
+            stored: leader.stored().clone(),
+            watchers,
+            options: self.options,
+            context: self.context.clone(),
+            report,
+            flushes,
+            commits,
+        };
+        let reading = tokio::task::spawn_blocking(move || reading::run(setup));
+        let over = self.commit_all(store, &mut leader, &mut handed, committed, &trouble).await;
+        // The thread notices that nobody listens, and ends.
+        drop(handed);
+        trouble.set(None);
+        let (end, report) = match reading.await {
+            Ok(ended) => ended,
+            Err(error) => {
+                let topics = self.job.inputs.iter().map(|input| input.topic.clone()).collect();
+                let unit = self.context.health.unit(&self.pipeline.name, "analyze", &self.job.name);
+                let reason = format!("a fault of the program, please report it: {error}");
+                (End::Stopped(reason), Report::new(unit, topics))
+            }
+        };
+        leader.release().await;
+        let end = match (over, end) {
+            (Err(error), _) => error.into(),
+            (Ok(()), End::Done) => TurnEnd::Done,
+            (Ok(()), End::Stopped(reason)) => TurnEnd::Stopped(reason),
+            (Ok(()), End::Failed(reason)) => TurnEnd::Failed(reason),
+            (Ok(()), End::Abandoned) => TurnEnd::Failed("the reading thread was left alone".to_owned()),
+        };
+        (end, report)
+    }
+
+    async fn commit_all(
+        &self,
+        store: &Store,
+        leader: &mut Leader,
+        handed: &mut tokio::sync::mpsc::Receiver<Box<store::Flush>>,
+        committed: mpsc::Sender<store::Flushed>,
+        trouble: &report::Trouble,
+    ) -> Result<(), StoreError> {
+        let labels = [self.pipeline.name.as_str(), self.job.name.as_str()];
+        let lost = leader.lost();
+        let mut lost = std::pin::pin!(lost);
+        loop {
+            leader.keep_days(now_ms()).await;
+            let flush = tokio::select! {
+                flush = handed.recv() => flush,
+                reason = &mut lost => return Err(StoreError::Lost { job: self.job.id.clone(), reason }),
+            };
+            let Some(flush) = flush else { return Ok(()) };
+            let mut backoff_ms = FIRST_BACKOFF_MS;
+            let begun = Instant::now();
+            let flushed = loop {
+                match leader.flush(&flush).await {
+                    Ok(flushed) => break flushed,
+                    Err(error) if error.is_transient() => {
+                        metrics::ANALYZE_FLUSH_ERRORS.add(&labels, 1);
+                        if self.context.is_shutdown() {
+                            // What is not committed is read again next time.
+                            return Err(error);
+                        }
+                        trouble.set(Some(format!("a flush failed and is tried again: {error}")));
+                        tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+                        backoff_ms = (backoff_ms * 2).min(LONGEST_BACKOFF_MS);
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            trouble.set(None);
+            metrics::ANALYZE_FLUSH_SECONDS.observe(&labels, begun.elapsed().as_secs_f64());
+            let figures = store.pool_figures();
+            for (state, count) in [("most", figures.most), ("open", figures.open), ("idle", figures.idle)] {
+                metrics::POOL_CONNECTIONS.set(&[labels[0], labels[1], state], count as f64);
+            }
+            metrics::POOL_WAITING.set(&labels, figures.waiting as f64);
+            if committed.send(flushed).is_err() {
+                return Ok(());
+            }
+        }
+    }
+}

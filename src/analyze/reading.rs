@@ -1,0 +1,595 @@
+//! The thread of one leadership: it reads the partitions in step, counts their events, and hands over
+//! flushes, one at a time, counting on while each is being committed.
+
+use super::{
+    Options,
+    decode::Decoder,
+    report::Report,
+    sentiment::Analyzer,
+    store::{self, Flushed, Stored},
+    watchers::Watchers,
+    window::{Added, Engine, PartitionProgress, Plan, Progress, Source},
+};
+use crate::{
+    config::model::{Job, Kafka},
+    kafka::{
+        consumer::{ConsumerError, Polled, Record},
+        partitions::{Partition, Partitions},
+        topic::TopicError,
+    },
+    record::reason::{Reason, Rejection},
+    stage::Context,
+};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::mpsc::Sender;
+
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest sleep while nothing comes.
+const NAP: Duration = Duration::from_millis(20);
+/// Least time between two flushes, but for those that the engine waits for.
+const FLUSH_INTERVAL_MS: i64 = 100;
+/// Dead letters wait for a flush so long, and hold so many bytes at most.
+const LETTERS_MS: i64 = 1_000;
+const LETTERS_BYTES: usize = 16 << 20;
+/// How often topics are asked for new partitions.
+const TOPICS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the brokers may take to say where partitions end.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a reading has ended.
+#[derive(Debug)]
+pub enum End {
+    /// At shutdown, or caught up where that was asked for; all is committed.
+    Done,
+    /// The other side has gone, and knows why.
+    Abandoned,
+    /// To be tried again.
+    Failed(String),
+    /// Until somebody acts.
+    Stopped(String),
+}
+
+impl From<ConsumerError> for End {
+    fn from(error: ConsumerError) -> Self {
+        End::Failed(error.to_string())
+    }
+}
+
+impl From<TopicError> for End {
+    fn from(error: TopicError) -> Self {
+        if error.is_unavailable() { End::Failed(error.to_string()) } else { End::Stopped(error.to_string()) }
+    }
+}
+
+/// What the thread is given.
+pub struct Setup {
+    pub job: Job,
+    pub kafka: Kafka,
+    pub plan: Plan,
+    pub stored: Stored,
+    pub watchers: Watchers,
+    pub options: Options,
+    pub context: Context,
+    pub report: Report,
+    pub flushes: Sender<Box<store::Flush>>,
+    pub commits: Receiver<Flushed>,
+}
+
+struct Lane {
+    source: Source,
+    input: usize,
+    partition: Partition,
+    topic_id: String,
+    /// The end that was met, until something follows.
+    end: Option<i64>,
+    /// Of what is read again after a restart, the offsets that are dead letters whatever the clock says now.
+    refused: HashSet<i64>,
+}
+
+pub struct Reading {
+    setup: Setup,
+    partitions: Partitions,
+    engine: Engine,
+    decoders: Vec<Decoder>,
+    lanes: Vec<Lane>,
+    letters: Letters,
+    is_in_flight: bool,
+    /// The last flush had to leave rows: the next follows at once, provisional as it was.
+    more: Option<bool>,
+    /// Something was read since the last flush was taken.
+    is_dirty: bool,
+    flushed_at_ms: i64,
+    /// The newest window that was final at the last flush.
+    flushed_final: i64,
+    refresh_at_ms: i64,
+    topics_checked: Instant,
+    ends_asked: Instant,
+    /// When a record came last.
+    read_at: Instant,
+    next_lane: usize,
+}
+
+#[derive(Default)]
+struct Letters {
+    letters: Vec<store::DeadLetter>,
+    bytes: usize,
+    since_ms: i64,
+}
+
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
+}
+
+/// Reads until the end of the leadership.
+pub fn run(setup: Setup) -> (End, Report) {
+    match Reading::start(setup) {
+        Ok(mut reading) => {
+            let end = match reading.work() {
+                Ok(()) => End::Done,
+                Err(end) => end,
+            };
+            (end, reading.setup.report)
+        }
+        Err((end, report)) => (end, *report),
+    }
+}
+
+impl Reading {
+    fn start(setup: Setup) -> Result<Reading, (End, Box<Report>)> {
+        match Reading::open(&setup) {
+            Ok((partitions, engine, lanes)) => {
+                let emotes = setup.job.emote_sentiment;
+                let sentiment = Arc::new(Analyzer::new(super::sentiment::Options { emotes }));
+                let decoders = setup.job.inputs.iter().enumerate();
+                let decoders = decoders.map(|(n, input)| Decoder::new(&setup.plan, n, input, sentiment.clone()));
+                Ok(Reading {
+                    decoders: decoders.collect(),
+                    partitions,
+                    flushed_final: last_final(&setup.job, engine.watermark_ms()),
+                    engine,
+                    lanes,
+                    letters: Letters::default(),
+                    is_in_flight: false,
+                    more: None,
+                    is_dirty: false,
+                    flushed_at_ms: 0,
+                    refresh_at_ms: next_multiple(now_ms(), setup.job.refresh_ms),
+                    topics_checked: Instant::now(),
+                    ends_asked: Instant::now(),
+                    read_at: Instant::now(),
+                    next_lane: 0,
+                    setup,
+                })
+            }
+            Err(end) => Err((end, Box::new(setup.report))),
+        }
+    }
+
+    /// Finds the partitions and where each is to be read from.
+    fn open(setup: &Setup) -> Result<(Partitions, Engine, Vec<Lane>), End> {
+        let Setup { job, kafka, stored, options, .. } = setup;
+        let group = format!("{}-{}", job.id.replace('/', "-"), "analyze");
+        let mut partitions = Partitions::new(kafka, &group, 2 * job.inputs.len())?;
+        let mut progress = Progress { watermark_ms: stored.watermark_ms, partitions: Vec::new() };
+        let mut found = Vec::new();
+        for (input, declared) in job.inputs.iter().enumerate() {
+            let topic: Arc<str> = declared.topic.as_str().into();
+            let description = partitions.describe(&topic, KAFKA_TIMEOUT)?;
+            for number in 0..description.partitions {
+                let partition = Partition { topic: topic.clone(), number };
+                let (first, _) = partitions.extent(&partition, KAFKA_TIMEOUT)?;
+                let topic_id = description.id.to_string();
+                let known = stored.partitions.iter().find(|p| *p.topic == *topic && p.partition == number);
+                if let Some(known) = known {
+                    let resumed = resume(known, input, first, &topic_id, options.accept_loss).map_err(End::Stopped)?;
+                    progress.partitions.push(resumed);
+                }
+                found.push((input, partition, first, topic_id));
+            }
+        }
+        let mut engine = Engine::new(setup.plan.clone(), Some(progress));
+        let mut lanes = Vec::with_capacity(found.len());
+        for (input, partition, first, topic_id) in found {
+            let source = engine.partition(input, partition.number, first);
+            let is_here =
+                |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
+            let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
+            lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
+        }
+        assign(&mut partitions, &engine, &lanes)?;
+        Ok((partitions, engine, lanes))
+    }
+
+    fn work(&mut self) -> Result<(), End> {
+        loop {
+            self.take_commit(Duration::ZERO)?;
+            let now_ms = now_ms();
+            if self.setup.context.is_shutdown() {
+                return self.drain();
+            }
+            self.read(now_ms)?;
+            self.ask_ends(now_ms);
+            self.check_topics()?;
+            self.engine.advance(now_ms);
+            self.flush_if_due(now_ms)?;
+            let lag = self.lanes.iter().map(|lane| (&lane.partition, self.engine.position(lane.source), lane.end));
+            self.setup.report.show(&self.engine, lag, now_ms);
+            if self.is_caught_up() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what is at hand, the partitions that are behind first; naps where there is nothing.
+    fn read(&mut self, now_ms: i64) -> Result<(), End> {
+        // What is read now could not be given to anyone before the commit under way has ended.
+        if self.is_in_flight && (self.engine.wants_flush() || self.letters.bytes > LETTERS_BYTES) {
+            return self.take_commit(NAP);
+        }
+        for item in self.partitions.serve().items() {
+            if let Polled::Fatal(text) = item {
+                return Err(End::Failed(format!("the Kafka client cannot go on: {text}")));
+            }
+        }
+        let limit_ms = self.step_limit();
+        let count = self.lanes.len();
+        let mut nap_at: Option<usize> = None;
+        let mut any = false;
+        for step in 0..count {
+            let index = (self.next_lane + step) % count;
+            let lane = &self.lanes[index];
+            let newest_ms = self.engine.event_time_of(lane.source);
+            if lane.end.is_none() && newest_ms > limit_ms {
+                continue;
+            }
+            // Something is more likely to come where the end was not met.
+            if nap_at.is_none_or(|lane| self.lanes[lane].end.is_some()) {
+                nap_at = Some(index);
+            }
+            any |= self.read_lane(index, Duration::ZERO, now_ms)?;
+        }
+        self.next_lane = (self.next_lane + 1) % count.max(1);
+        match nap_at {
+            Some(index) if !any => self.read_lane(index, NAP, now_ms).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// How far a partition may be ahead of the one that is most behind: its events keep panes open that
+    /// nobody can close yet. `None` is before every time.
+    fn step_limit(&self) -> Option<i64> {
+        let Some(behind) = self.engine.most_behind() else { return Some(i64::MAX) };
+        let slack_ms = self.setup.job.window_ms.max(self.setup.job.watermark_delay_ms);
+        self.engine.event_time_of(behind).map(|newest_ms| newest_ms.saturating_add(slack_ms))
+    }
+
+    /// Whether a record came.
+    fn read_lane(&mut self, index: usize, timeout: Duration, now_ms: i64) -> Result<bool, End> {
+        let batch = self.partitions.poll(index, timeout);
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let Lane { source, input, partition, topic_id, end, refused } = &mut self.lanes[index];
+        let (source, decoder) = (*source, &mut self.decoders[*input]);
+        let mut any = false;
+        for item in batch.items() {
+            match item {
+                Polled::Record(record) => {
+                    any = true;
+                    *end = None;
+                    let engine = &mut self.engine;
+                    let offset = record.offset;
+                    if !refused.is_empty() && refused.remove(&offset) {
+                        engine.skip(source, offset);
+                        continue;
+                    }
+                    let decoded = decoder.decode(record.payload, |event| engine.add(source, offset, event, now_ms));
+                    let rejection = match decoded {
+                        Ok(added) => {
+                            self.setup.report.count(*input, added, &record);
+                            match added {
+                                Added::Future => Some(too_new(self.setup.job.max_future_ms)),
+                                _ => None,
+                            }
+                        }
+                        Err(rejection) => self.engine.skip(source, offset).then(|| {
+                            self.setup.report.dead_letter(*input);
+                            rejection
+                        }),
+                    };
+                    if let Some(rejection) = rejection {
+                        self.letters.push(&partition.topic, topic_id, &record, rejection, now_ms);
+                    }
+                }
+                Polled::End { offset, .. } => {
+                    *end = Some(offset);
+                    self.engine.at_end(source, offset, now_ms);
+                }
+                Polled::OutOfRange { .. } => {
+                    let Partition { topic, number } = partition;
+                    return Err(End::Failed(format!("offset of {topic}-{number} is out of range: looking again")));
+                }
+                Polled::Fatal(text) => return Err(End::Failed(format!("the Kafka client cannot go on: {text}"))),
+                Polled::Failed { code, text } => tracing::debug!(topic = %partition.topic, "{code}: {text}"),
+            }
+        }
+        if any {
+            self.is_dirty = true;
+            self.read_at = Instant::now();
+        }
+        Ok(any)
+    }
+
+    /// Lets the brokers say again that a partition is at its end: only then is it idle rather than silent.
+    fn ask_ends(&mut self, now_ms: i64) {
+        let interval = Duration::from_millis(u64::try_from(self.setup.job.idle_timeout_ms / 3).unwrap_or(1));
+        if self.ends_asked.elapsed() < interval.clamp(Duration::from_millis(30), ENDS_TIMEOUT) {
+            return;
+        }
+        // Where nothing comes though no partition is at its end, the question is whether the brokers are there.
+        let is_silent = self.read_at.elapsed() > ENDS_TIMEOUT;
+        let at_end = |index: &usize| self.lanes[*index].end.is_some();
+        let mut asked: Vec<usize> = (0..self.lanes.len()).filter(at_end).collect();
+        if asked.is_empty() && is_silent {
+            asked = (0..self.lanes.len()).collect();
+        }
+        if asked.is_empty() {
+            self.setup.report.kafka_trouble(None);
+            return;
+        }
+        let mut trouble = None;
+        let answer = self.partitions.ends(&asked, ENDS_TIMEOUT);
+        self.ends_asked = Instant::now();
+        let ends = answer.unwrap_or_else(|error| {
+            let words = self.partitions.explain(&error.to_string());
+            trouble = Some(format!("Kafka does not answer: {words}"));
+            Vec::new()
+        });
+        self.setup.report.kafka_trouble(trouble);
+        for index in asked {
+            let Lane { source, end: met, .. } = &self.lanes[index];
+            match ends.iter().find(|(lane, _)| *lane == index) {
+                // A later end means that records are under way to us.
+                Some((_, end)) if *met == Some(*end) => self.engine.at_end(*source, *end, now_ms),
+                Some(_) => {}
+                None => self.engine.end_unknown(*source),
+            }
+        }
+    }
+
+    /// Looks for partitions that were added, and for topics made anew.
+    fn check_topics(&mut self) -> Result<(), End> {
+        if self.topics_checked.elapsed() < TOPICS_INTERVAL {
+            return Ok(());
+        }
+        self.topics_checked = Instant::now();
+        let mut added = false;
+        for (input, declared) in self.setup.job.inputs.iter().enumerate() {
+            let description = match self.partitions.describe(&declared.topic, ENDS_TIMEOUT) {
+                Ok(description) => description,
+                // Brokers that are away are noticed elsewhere; a topic that is gone stays so.
+                Err(TopicError::Missing { .. }) => continue,
+                Err(error) => {
+                    tracing::debug!("{error}");
+                    continue;
+                }
+            };
+            let topic_id = description.id.to_string();
+            let known = self.lanes.iter().filter(|lane| lane.input == input);
+            if known.clone().any(|lane| lane.topic_id != topic_id) {
+                return Err(End::Failed(format!("topic {} was made anew: looking again", declared.topic)));
+            }
+            for number in i32::try_from(known.count()).unwrap_or(i32::MAX)..description.partitions {
+                let partition = Partition { topic: declared.topic.as_str().into(), number };
+                let (first, _) = self.partitions.extent(&partition, KAFKA_TIMEOUT)?;
+                let source = self.engine.partition(input, number, first);
+                tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
+                let refused = HashSet::new();
+                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None, refused });
+                added = true;
+            }
+        }
+        if added {
+            self.lanes.iter_mut().for_each(|lane| lane.end = None);
+            assign(&mut self.partitions, &self.engine, &self.lanes)?;
+        }
+        Ok(())
+    }
+
+    fn flush_if_due(&mut self, now_ms: i64) -> Result<(), End> {
+        if self.is_in_flight {
+            return Ok(());
+        }
+        let is_refresh = now_ms >= self.refresh_at_ms;
+        let newly_final = last_final(&self.setup.job, self.engine.watermark_ms()) > self.flushed_final;
+        let is_rested = now_ms - self.flushed_at_ms >= FLUSH_INTERVAL_MS;
+        let is_due = self.engine.wants_flush()
+            || self.more.is_some()
+            || (is_refresh && self.is_dirty)
+            || (newly_final && is_rested)
+            || self.letters.bytes > LETTERS_BYTES / 2
+            || (!self.letters.letters.is_empty() && now_ms - self.letters.since_ms >= LETTERS_MS)
+            || (self.is_dirty && self.setup.context.until_caught_up && self.is_at_end());
+        if !is_due {
+            return Ok(());
+        }
+        self.flush(is_refresh || self.more == Some(true), now_ms)?;
+        if is_refresh {
+            self.refresh_at_ms = next_multiple(now_ms, self.setup.job.refresh_ms);
+        }
+        Ok(())
+    }
+
+    /// Hands over a flush, if the engine has one to give.
+    fn flush(&mut self, provisional: bool, now_ms: i64) -> Result<(), End> {
+        let Some(flush) = self.engine.take_flush(provisional) else { return Ok(()) };
+        let moments = self.setup.watchers.observe(&flush);
+        self.more = flush.has_more.then_some(provisional);
+        self.is_dirty = false;
+        self.flushed_at_ms = now_ms;
+        self.flushed_final = last_final(&self.setup.job, flush.progress.watermark_ms);
+        let topic = |input: usize| self.setup.job.inputs[input].topic.clone();
+        let progress = flush.progress.partitions.iter().map(|progress| {
+            let lane = |lane: &&Lane| lane.input == progress.input && lane.partition.number == progress.partition;
+            store::PartitionProgress {
+                topic: topic(progress.input),
+                partition: progress.partition,
+                topic_id: self.lanes.iter().find(lane).map(|lane| lane.topic_id.clone()).unwrap_or_default(),
+                next_offset: progress.next_offset,
+                replay_offset: progress.replay_offset,
+            }
+        });
+        let late = flush.late.iter().map(|late| store::LateCount {
+            topic: topic(late.input),
+            window_start_ms: late.window_start_ms,
+            window_end_ms: late.window_end_ms,
+            count: late.count,
+            first_seen_ms: now_ms,
+            last_seen_ms: now_ms,
+        });
+        let handed = store::Flush {
+            now_ms,
+            watermark_ms: flush.progress.watermark_ms,
+            partitions: progress.collect(),
+            late: late.collect(),
+            rows: flush.rows,
+            moments,
+            dead_letters: std::mem::take(&mut self.letters).letters,
+        };
+        self.setup.report.taken(&handed);
+        self.is_in_flight = true;
+        self.setup.flushes.blocking_send(Box::new(handed)).map_err(|_| End::Abandoned)
+    }
+
+    /// Takes note of a commit, waiting for one at most `timeout`.
+    fn take_commit(&mut self, timeout: Duration) -> Result<(), End> {
+        if !self.is_in_flight {
+            return Ok(());
+        }
+        let commit = match timeout.is_zero() {
+            true => self.setup.commits.try_recv().map_err(|error| error == TryRecvError::Empty),
+            false => self.setup.commits.recv_timeout(timeout).map_err(|error| error == RecvTimeoutError::Timeout),
+        };
+        match commit {
+            Ok(flushed) => {
+                self.is_in_flight = false;
+                self.engine.flushed();
+                self.setup.report.committed(&flushed);
+                let positions = self.lanes.iter().enumerate();
+                let positions = positions.map(|(index, lane)| (index, self.engine.position(lane.source)));
+                self.partitions.publish_offsets(&positions.collect::<Vec<_>>());
+                Ok(())
+            }
+            Err(true) => Ok(()),
+            Err(false) => Err(End::Abandoned),
+        }
+    }
+
+    /// At shutdown: the commit under way, and one of what has been counted since.
+    fn drain(&mut self) -> Result<(), End> {
+        while self.is_in_flight {
+            self.take_commit(NAP)?;
+        }
+        self.flush(false, now_ms())?;
+        while self.is_in_flight {
+            self.take_commit(NAP)?;
+        }
+        Ok(())
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.end.is_some())
+    }
+
+    /// With `--until-caught-up`: everything is read, every window is final, and all is committed.
+    fn is_caught_up(&self) -> bool {
+        self.setup.context.until_caught_up
+            && *self.setup.context.upstream_done.borrow()
+            && self.is_at_end()
+            && !self.is_in_flight
+            && !self.is_dirty
+            && self.more.is_none()
+            && self.letters.letters.is_empty()
+            && self.engine.open_panes() == 0
+    }
+}
+
+impl Letters {
+    fn push(&mut self, topic: &str, topic_id: &str, record: &Record<'_>, rejection: Rejection, now_ms: i64) {
+        if self.letters.is_empty() {
+            self.since_ms = now_ms;
+        }
+        let letter = store::DeadLetter {
+            topic: topic.to_owned(),
+            topic_id: topic_id.to_owned(),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms(),
+            key: record.key.map(<[u8]>::to_vec),
+            payload: record.payload.map(<[u8]>::to_vec),
+            headers: record.headers(),
+            reason: rejection.reason.name().to_owned(),
+            detail: rejection.detail,
+            at_ms: now_ms,
+        };
+        self.bytes += 256 + letter.payload.as_ref().map_or(0, Vec::len) + letter.key.as_ref().map_or(0, Vec::len);
+        self.letters.push(letter);
+    }
+}
+
+fn too_new(max_future_ms: i64) -> Rejection {
+    let detail = format!("the time is more than {} s ahead of the clock", max_future_ms / 1_000);
+    Rejection::new(Reason::InvalidTimestamp, detail)
+}
+
+/// Where a partition goes on, or why it must not.
+fn resume(
+    known: &store::PartitionProgress,
+    input: usize,
+    first: i64,
+    topic_id: &str,
+    accept_loss: bool,
+) -> Result<PartitionProgress, String> {
+    let store::PartitionProgress { topic, partition, next_offset, replay_offset, .. } = known;
+    let cure = "start once with --accept-loss to go on with what is there";
+    let resumed =
+        |next_offset, replay_offset| PartitionProgress { input, partition: *partition, next_offset, replay_offset };
+    if known.topic_id != topic_id {
+        return match accept_loss {
+            true => Ok(resumed(first, first)),
+            false => Err(format!("topic {topic} was deleted and made anew since the last window: {cure}")),
+        };
+    }
+    if first > *replay_offset {
+        return match accept_loss {
+            true => Ok(resumed((*next_offset).max(first), first)),
+            false => Err(format!(
+                "records {replay_offset} to {} of {topic}-{partition} are gone before their windows were final \
+                 (the topic's retention is too short): {cure}",
+                first - 1
+            )),
+        };
+    }
+    Ok(resumed(*next_offset, *replay_offset))
+}
+
+fn assign(partitions: &mut Partitions, engine: &Engine, lanes: &[Lane]) -> Result<(), ConsumerError> {
+    let positions: Vec<_> = lanes.iter().map(|lane| (lane.partition.clone(), engine.position(lane.source))).collect();
+    partitions.assign(&positions)
+}
+
+/// Number of the newest window that has ended at a watermark.
+fn last_final(job: &Job, watermark_ms: Option<i64>) -> i64 {
+    watermark_ms.map_or(i64::MIN, |watermark_ms| (watermark_ms - job.window_ms).div_euclid(job.slide_ms))
+}
+
+fn next_multiple(now_ms: i64, interval_ms: i64) -> i64 {
+    (now_ms.div_euclid(interval_ms) + 1) * interval_ms
+}

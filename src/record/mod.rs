@@ -1,0 +1,7 @@
+//! What a Kafka record's payload is read with: a JSON scanner, numbers, times, and the reasons for
+//! which a record is refused. Pure; shared by the stages that decode.
+
+pub mod json;
+pub mod number;
+pub mod reason;
+pub mod time;

@@ -1,0 +1,13 @@
+//! The analyze stage from end to end: events on a real Kafka, windows in a real PostgreSQL, the built
+//! binary between them, and a plain recomputation that says what the tables must hold.
+
+mod crash;
+mod feed;
+mod hostile;
+mod instances;
+mod memory;
+mod oracle;
+mod outages;
+mod scene;
+mod topics;
+mod windows;
