@@ -134,10 +134,13 @@ impl Leader {
     }
 
     /// Makes the day partitions of the coming days and drops those beyond the retention, when it is time.
-    /// Never fails: what cannot be done now is done later.
+    /// Never fails: what cannot be done now is done later. Ends early where leadership is lost.
     pub async fn keep_days(&mut self, now_ms: i64) {
-        let pool = self.store.pool.clone();
-        self.days.keep(&pool, now_ms).await;
+        let lost = self.lock.lost();
+        tokio::select! {
+            () = self.days.keep(&self.store.pool, now_ms) => {}
+            _ = lost => {}
+        }
     }
 
     /// Ends leadership in good order, so that a standby takes over at once.
