@@ -153,7 +153,8 @@ impl Pairs<'_, '_> {
     }
 
     fn take(&mut self, number: i64) -> Option<Window> {
-        self.chunk.pop_front_if(|window| window.number == number)
+        let is_next = self.chunk.front().is_some_and(|window| window.number == number);
+        is_next.then(|| self.chunk.pop_front()).flatten()
     }
 
     fn compare(&mut self, number: i64, window: Option<Window>, rows: Vec<Stored>) {

@@ -181,7 +181,7 @@ fn row(chat: &[Event], viewer: &[Event], span: Span) -> Row {
     let mut approximate = false;
     for emote in chat.iter().flat_map(emotes_of) {
         // One of such a length counts under its beginning.
-        let kept = emote.floor_char_boundary(LONGEST_EMOTE);
+        let kept = (0..=LONGEST_EMOTE.min(emote.len())).rev().find(|end| emote.is_char_boundary(*end)).unwrap_or(0);
         approximate |= kept < emote.len();
         *emotes.entry(emote[..kept].to_owned()).or_default() += 1;
     }
