@@ -14,6 +14,9 @@ const ORDERS: &str = "CREATE TABLE orders (
 
 /// Metrics that a small run without mishaps has no reason to show.
 const ONLY_AFTER_MISHAPS: &[&str] = &[
+    "headwater_analyze_dead_letters_total",
+    "headwater_analyze_flush_errors_total",
+    "headwater_analyze_moments_total",
     "headwater_capture_dead_letters_total",
     "headwater_capture_errors_total",
     "headwater_land_errors_total",
@@ -83,19 +86,27 @@ fn every_metric_of_a_scrape_is_declared_and_every_declared_one_is_scraped() {
     test.db().execute(ORDERS);
     // A negative amount, for the dead letters' metric.
     test.db().execute("INSERT INTO orders VALUES (1001, -1, now() - interval '1 hour')");
-    let file = test.write("orders.yml", &test.short_form("orders", &test.topic("orders")));
+    let topic = test.topic("orders");
+    let windows = format!(
+        "analyze: {{jobs: [{{name: w, table: windows, key_column: order_id, window_duration: 1s, idle_timeout_ms: 500, \
+         inputs: [{{name: o, topic: '{topic}', key: order_id, timestamp: created_at, partitions: 1}}], \
+         measures: [{{column: n, function: count}}]}}]}}\n"
+    );
+    let file = test.write("orders.yml", &(test.short_form("orders", &topic) + &windows));
     let run = Run::start(&test, &["run", "-c", &file.display().to_string()]);
     let caught_up = || {
         let status: Value = serde_json::from_str(&run.get("/status")?.1).ok()?;
         let units = status["units"].as_array()?;
-        (units.len() == 2 && units.iter().all(|unit| unit["state"] == "caught_up")).then_some(status)
+        (units.len() == 3 && units.iter().all(|unit| unit["state"] == "caught_up")).then_some(status)
     };
     let landed =
         |text: &str| text.lines().any(|line| line.starts_with("headwater_land_rows_total{") && line.ends_with(" 1000"));
     let scrape = eventually_some(DEADLINE, "all rows in the metrics", || {
         run.get("/metrics").map(|(_, text)| text).filter(|text| landed(text))
     });
-    eventually_some(DEADLINE, "both units to be caught up", caught_up);
+    eventually_some(DEADLINE, "all units to be caught up", caught_up);
+    let counted = "headwater_analyze_windows_total{";
+    eventually_some(DEADLINE, "windows", || run.get("/metrics")?.1.contains(counted).then_some(()));
     // Once more: what is only set when a unit has caught up, or brought up to date each second.
     let caught_up = eventually_some(DEADLINE, "no lag", || {
         let (_, text) = run.get("/metrics")?;
