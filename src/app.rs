@@ -6,6 +6,7 @@
 
 use crate::{
     analyze, capture,
+    clock::now_ms,
     config::model::{Config, Pipeline},
     health::Health,
     http, land, metrics,
@@ -15,7 +16,7 @@ use serde::Serialize;
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -162,7 +163,7 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
 
     let prometheus = metrics::install()?;
     metrics::BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
-    metrics::START_TIME.set(&[], SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64()));
+    metrics::START_TIME.set(&[], now_ms() as f64 / 1e3);
     let health = Health::default();
     if let Some(address) = &config.http.listen {
         let bound = http::serve(address, health.clone(), prometheus)

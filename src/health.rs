@@ -3,11 +3,11 @@
 //! Stages report per unit of work (a captured table, a landed topic); readiness follows progress:
 //! the process is ready only while every unit is progressing or caught up.
 
+use crate::clock::now_ms;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// One unit of work: `stage` is `capture`, `land` or `analyze`, `unit` the table, topic or job.
@@ -133,5 +133,5 @@ impl Unit {
 }
 
 fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+    now_ms() as u64 / 1_000
 }

@@ -11,8 +11,9 @@ use super::{
 use crate::{
     config::model::{Input, Tokens},
     record::{
-        json::{JsonError, Problem, Scanner, Scratch, Span, Token},
+        json::{Scanner, Scratch, Span, Token},
         number,
+        object::{self, Fields},
         reason::{Reason, Rejection},
         time,
     },
@@ -34,13 +35,6 @@ enum Kind {
     Sentiment,
 }
 
-/// A field of the record that is looked at.
-struct Wanted {
-    name: String,
-    /// The name in quotes, as it stands in a message when it needs no escapes.
-    quoted: Vec<u8>,
-}
-
 /// A measured value: of which wanted field, and how.
 struct Slot {
     wanted: usize,
@@ -51,7 +45,9 @@ struct Slot {
 
 /// Decodes the records of one input, one after another, reusing its buffers.
 pub struct Decoder {
-    wanted: Vec<Wanted>,
+    /// Names of the fields that are looked at.
+    wanted: Vec<String>,
+    fields: Fields,
     key: usize,
     timestamp: usize,
     id: Option<usize>,
@@ -91,6 +87,7 @@ impl Decoder {
         let slots: Vec<Slot> = slots.collect();
         Decoder {
             found: vec![None; wanted.len()],
+            fields: Fields::new(wanted.iter().map(String::as_str)),
             wanted,
             key,
             timestamp,
@@ -105,77 +102,25 @@ impl Decoder {
 
     /// Hands the event of a record to `take`, or says why it is none. `None` is a tombstone.
     pub fn decode<T>(&mut self, payload: Option<&[u8]>, take: impl FnOnce(&Event<'_>) -> T) -> Result<T, Rejection> {
-        let Some(payload) = payload else { return broken("the value is null") };
-        if payload.len() >= u32::MAX as usize {
-            return broken("the value is larger than 4 GiB");
-        }
-        if simdutf8::basic::from_utf8(payload).is_err() {
-            return broken("the value is not UTF-8");
-        }
         self.found.fill(None);
-        if let Err(JsonError { at, problem }) = self.read(payload) {
-            return broken(format!("{} (at byte {at})", problem.text()));
-        }
+        let found = &mut self.found;
+        let payload = object::read(&self.fields, payload, &mut self.scratch, |member, _, _| {
+            member.field.map_or(true, |index| found[index].replace(member.token).is_none())
+        })?;
         self.event(payload, take)
-    }
-
-    fn read(&mut self, payload: &[u8]) -> Result<(), JsonError> {
-        let mut scanner = Scanner::new(payload, &mut self.scratch);
-        scanner.skip_space();
-        scanner.expect(b'{')?;
-        scanner.skip_space();
-        if scanner.peek() == Some(b'}') {
-            scanner.expect(b'}')?;
-            return scanner.end();
-        }
-        // Messages of a topic repeat the order of their fields.
-        let mut expected = 0;
-        loop {
-            scanner.skip_space();
-            let quoted = self.wanted.get(expected).map(|wanted| wanted.quoted.as_slice());
-            let found = if quoted.is_some_and(|quoted| scanner.take(quoted)) {
-                scanner.skip_space();
-                scanner.expect(b':')?;
-                scanner.skip_space();
-                Ok(expected)
-            } else {
-                let key = scanner.key()?;
-                let name = key.of(payload, &scanner.scratch.bytes);
-                self.wanted.iter().position(|wanted| wanted.name.as_bytes() == name).ok_or(key)
-            };
-            let token = scanner.value(1)?;
-            match found {
-                Ok(index) => {
-                    if self.found[index].replace(token).is_some() {
-                        return scanner.fail(Problem::DuplicateKey);
-                    }
-                    expected = index + 1;
-                }
-                Err(key) => scanner.remember(key),
-            }
-            scanner.skip_space();
-            match scanner.peek() {
-                Some(b',') => scanner.expect(b',')?,
-                _ => {
-                    scanner.expect(b'}')?;
-                    scanner.check_keys(0)?;
-                    return scanner.end();
-                }
-            }
-        }
     }
 
     fn event<T>(&mut self, payload: &[u8], take: impl FnOnce(&Event<'_>) -> T) -> Result<T, Rejection> {
         let scratch = &self.scratch.bytes;
         let text = |span: Span| str::from_utf8(span.of(payload, scratch)).unwrap_or_default();
-        let name = |index: usize| self.wanted[index].name.as_str();
+        let name = |index: usize| self.wanted[index].as_str();
         let key = match self.found[self.key] {
             Some(Token::Text(span)) => text(span),
             Some(Token::Number(span)) if number::whole(span.of(payload, scratch)).is_ok() => text(span),
             None | Some(Token::Null) => {
                 return reject(Reason::NullKey, format!("{:?} is null or absent", name(self.key)));
             }
-            Some(token) => return broken(format!("{:?} is {}, not a text", name(self.key), token_text(token))),
+            Some(token) => return broken(format!("{:?} is {}, not a text", name(self.key), token.text())),
         };
         if key.len() > LONGEST_KEY {
             return broken(format!("{:?} is longer than {LONGEST_KEY} bytes", name(self.key)));
@@ -195,7 +140,7 @@ impl Decoder {
                 return reject(Reason::MissingRequiredField, detail);
             }
             Some(token) => {
-                let detail = format!("{:?} is {}, not a text", name(self.timestamp), token_text(token));
+                let detail = format!("{:?} is {}, not a text", name(self.timestamp), token.text());
                 return reject(Reason::InvalidTimestamp, detail);
             }
         };
@@ -203,7 +148,7 @@ impl Decoder {
             None | Some((_, None | Some(Token::Null))) => None,
             Some((_, Some(Token::Text(span) | Token::Number(span)))) => Some(span.of(payload, scratch)),
             Some((index, Some(token))) => {
-                return broken(format!("{:?} is {}, not a text", name(index), token_text(token)));
+                return broken(format!("{:?} is {}, not a text", name(index), token.text()));
             }
         };
         let lists = lists(&self.slots, &self.found, payload, scratch, &mut self.inner);
@@ -219,7 +164,7 @@ impl Decoder {
         for slot in &self.slots {
             let token = self.found[slot.wanted];
             let wrong = |wanted: &str| {
-                let found = token.map_or("absent", token_text);
+                let found = token.map_or("absent", Token::text);
                 broken(format!("{:?} is {found}, not {wanted}", name(slot.wanted)))
             };
             values.push(match (slot.kind, token) {
@@ -341,9 +286,9 @@ fn elements(list: Span, payload: &[u8], inner: &mut Scratch) -> Option<Words> {
     }
 }
 
-fn want(wanted: &mut Vec<Wanted>, name: &str) -> usize {
-    wanted.iter().position(|wanted| wanted.name == name).unwrap_or_else(|| {
-        wanted.push(Wanted { name: name.to_owned(), quoted: format!("\"{name}\"").into_bytes() });
+fn want(wanted: &mut Vec<String>, name: &str) -> usize {
+    wanted.iter().position(|wanted| wanted == name).unwrap_or_else(|| {
+        wanted.push(name.to_owned());
         wanted.len() - 1
     })
 }
@@ -367,16 +312,6 @@ fn kind_of(plan: &Plan, input: usize, slot: &FieldSlot) -> Kind {
         }
     }
     kind
-}
-
-fn token_text(token: Token) -> &'static str {
-    match token {
-        Token::Null => "null",
-        Token::Bool(_) => "true or false",
-        Token::Number(_) => "a number",
-        Token::Text(_) => "a text",
-        Token::Nested(_) => "a list or an object",
-    }
 }
 
 #[cfg(test)]

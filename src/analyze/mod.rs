@@ -31,13 +31,14 @@ mod watchers;
 pub mod window;
 
 use crate::{
+    clock::now_ms,
     config::model::{Job, Pipeline},
     health::State,
     kafka::admin::{AdminError, TopicSpec, ensure_topics},
     metrics,
     stage::{Context, Summary},
 };
-use reading::{End, Setup, now_ms};
+use reading::{End, Setup};
 use report::Report;
 use std::{
     sync::{Arc, mpsc},

@@ -11,6 +11,7 @@ use super::{
     window::{Added, Engine, PartitionProgress, Plan, Progress, Source},
 };
 use crate::{
+    clock::now_ms,
     config::model::{Job, Kafka},
     kafka::{
         consumer::{ConsumerError, Polled, Record},
@@ -26,7 +27,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc::Sender;
 
@@ -121,10 +122,6 @@ struct Letters {
     letters: Vec<store::DeadLetter>,
     bytes: usize,
     since_ms: i64,
-}
-
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }
 
 /// Reads until the end of the leadership.
@@ -375,7 +372,6 @@ impl Reading {
             let description = match self.partitions.describe(&declared.topic, ENDS_TIMEOUT) {
                 Ok(description) => description,
                 // Brokers that are away are noticed elsewhere; a topic that is gone stays so.
-                Err(TopicError::Missing { .. }) => continue,
                 Err(error) => {
                     tracing::debug!("{error}");
                     continue;

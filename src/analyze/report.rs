@@ -213,14 +213,15 @@ impl Report {
         }
         metrics::ANALYZE_PANES.set(&[pipeline, job], engine.open_panes() as f64);
         metrics::ANALYZE_KEYS.set(&[pipeline, job], engine.keys() as f64);
-        metrics::ANALYZE_STATE_BYTES.set(&[pipeline, job], engine.state_bytes() as f64);
+        let state_bytes = engine.state_bytes();
+        metrics::ANALYZE_STATE_BYTES.set(&[pipeline, job], state_bytes as f64);
         self.unit.detail(serde_json::json!({
             "epoch": self.epoch,
             "watermark": watermark_ms.map(time_text),
             "last_commit": self.last_commit_ms.map(time_text),
             "open_panes": engine.open_panes(),
             "keys": engine.keys(),
-            "state_bytes": engine.state_bytes(),
+            "state_bytes": state_bytes,
             "committed": self.totals,
             "partitions": partitions,
         }));

@@ -11,9 +11,8 @@ use super::{
     sql,
     start::Turn,
     table,
-    turn::now_us,
 };
-use crate::{health::State, metrics};
+use crate::{clock::now_us, health::State, metrics};
 use roaring::RoaringTreemap;
 use std::{
     sync::Arc,

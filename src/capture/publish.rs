@@ -6,13 +6,14 @@ use super::{
     value,
 };
 use crate::{
+    clock::now_ms,
     config::model::{Capture, Kafka},
     failpoint,
     kafka::producer::{Headers, ProducerError, Settings, TopicHandle, TransactionalProducer},
 };
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -243,8 +244,4 @@ impl Loop {
         failpoint::hit("capture.after_commit")?;
         Ok(self.begun.elapsed())
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }

@@ -15,10 +15,10 @@ use super::{
     timestamp_file,
     value::instant_text,
 };
-use crate::{health::State, kafka::replay, metrics};
+use crate::{clock::now_us, health::State, kafka::replay, metrics};
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 pub enum TurnEnd {
@@ -326,8 +326,4 @@ impl Engine {
         turn.session.undo().await?;
         Ok(())
     }
-}
-
-pub fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64)
 }

@@ -4,7 +4,7 @@ use super::{DemoError, Options, chat, options::Part, orders, pipeline::Pipeline,
 use std::{
     path::PathBuf,
     pin::{Pin, pin},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 /// Generators look at their signal ten times a second.
@@ -121,8 +121,4 @@ impl Clock {
 /// A line that belongs to the one before.
 pub fn clock_line(text: &str) {
     println!("         {text}");
-}
-
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }

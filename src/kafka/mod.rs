@@ -59,3 +59,12 @@ pub fn client_config(kafka: &Kafka) -> ClientConfig {
     }
     config
 }
+
+/// Sets what the user's own properties do not.
+fn set_defaults(config: &mut ClientConfig, kafka: &Kafka, defaults: &[(&str, &str)]) {
+    for (name, value) in defaults {
+        if !kafka.properties.contains_key(*name) {
+            config.set(*name, *value);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use super::{
     client_config,
     complaint::{self, Complaints},
     producer::ProducerError,
+    set_defaults,
 };
 use crate::config::model::{Compression, Kafka};
 use rdkafka::{
@@ -144,14 +145,9 @@ impl PlainProducer {
 
 fn configuration(kafka: &Kafka, compression: Compression) -> ClientConfig {
     let mut config = client_config(kafka);
-    let compression = match compression {
-        Compression::None => "none",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
-    };
     let delivery_limit_ms = DELIVERY_LIMIT.as_millis().to_string();
-    let tunable = [
-        ("compression.type", compression),
+    let defaults = [
+        ("compression.type", compression.name()),
         ("linger.ms", "5"),
         ("batch.size", "1000000"),
         ("queue.buffering.max.messages", "1000000"),
@@ -160,11 +156,7 @@ fn configuration(kafka: &Kafka, compression: Compression) -> ClientConfig {
         ("socket.keepalive.enable", "true"),
         ("reconnect.backoff.max.ms", "2000"),
     ];
-    for (name, value) in tunable {
-        if !kafka.properties.contains_key(name) {
-            config.set(name, value);
-        }
-    }
+    set_defaults(&mut config, kafka, &defaults);
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")

@@ -4,6 +4,7 @@
 use super::{
     client_config,
     complaint::{self, Complaints},
+    set_defaults,
 };
 use crate::config::model::{Compression, Kafka};
 use rdkafka::{
@@ -377,14 +378,9 @@ fn is_retriable(error: &ClientError) -> bool {
 
 fn configuration(kafka: &Kafka, settings: &Settings) -> ClientConfig {
     let mut config = client_config(kafka);
-    let compression = match settings.compression {
-        Compression::None => "none",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
-    };
     let message_bytes = (settings.max_message_bytes + 65_536).clamp(1_000_000, 1_000_000_000).to_string();
-    let tunable = [
-        ("compression.type", compression),
+    let defaults = [
+        ("compression.type", settings.compression.name()),
         ("linger.ms", "5"),
         ("batch.size", "1000000"),
         ("queue.buffering.max.messages", "1000000"),
@@ -397,11 +393,7 @@ fn configuration(kafka: &Kafka, settings: &Settings) -> ClientConfig {
         // As Java's clients do, so that a key goes where they would put it.
         ("partitioner", "murmur2_random"),
     ];
-    for (name, value) in tunable {
-        if !kafka.properties.contains_key(name) {
-            config.set(name, value);
-        }
-    }
+    set_defaults(&mut config, kafka, &defaults);
     config
         .set("transactional.id", &settings.transactional_id)
         .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())

@@ -7,6 +7,7 @@ use super::{
     rows::{ByDate, Rows},
 };
 use crate::{
+    clock::now_us,
     failpoint,
     kafka::consumer::Record,
     lake::{
@@ -21,11 +22,7 @@ use crate::{
     },
 };
 use arrow_schema::{ArrowError, SchemaRef};
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs::File, time::Instant};
 
 /// Most files that are written before they are synced: so many are open at a time.
 const OPEN_FILES: usize = 64;
@@ -134,7 +131,7 @@ impl Batch {
     pub fn push_dead_letter(&mut self, topic: &str, record: &Record<'_>, rejection: &Rejection) {
         self.note(record);
         *self.reasons.entry(rejection.reason).or_default() += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64);
+        let now = now_us();
         let rows = self.dead_letters.get_or_insert_with(|| Rows::new(dead_letter::schema()));
         self.bytes += dead_letter::push(rows, topic, record, rejection, now);
     }

@@ -1,20 +1,19 @@
 //! A record's payload to one value per column, in one pass over its bytes.
 //!
-//! The plan is compiled from the schema once. Messages of a topic repeat the order of their fields,
-//! so the field after the one just read is tried first and usually costs one comparison. Values stay
-//! spans and numbers until the whole record is known to be good; only then are they appended.
+//! The plan is compiled from the schema once. Values stay spans and numbers until the whole record is
+//! known to be good; only then are they appended.
 
 use super::schema::{Column, Kind, Schema, TextRule};
 use crate::{
     config::model::LandTable,
     record::{
-        json::{JsonError, Problem, Scanner, Scratch, Span, Token},
+        json::{Scratch, Span, Token},
         number::{self, NumberError},
+        object::{self, Fields, Member},
         reason::{Reason, Rejection},
         time,
     },
 };
-use std::collections::HashMap;
 
 /// A column's value in the record being decoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,16 +31,10 @@ pub enum Slot {
     Text(Span),
 }
 
-struct Field {
-    column: Column,
-    /// The name in quotes, as it stands in a message when it needs no escapes.
-    quoted: Vec<u8>,
-}
-
 /// A schema compiled for decoding.
 pub struct Plan {
-    fields: Vec<Field>,
-    by_name: HashMap<Vec<u8>, usize>,
+    fields: Fields,
+    columns: Vec<Column>,
     date: usize,
     not_null: Vec<usize>,
     non_negative: Vec<usize>,
@@ -51,16 +44,12 @@ impl Plan {
     /// `schema` has passed [`Schema::check`] for the table.
     pub fn new(schema: &Schema, table: &LandTable) -> Self {
         let index = |name: &String| schema.columns.iter().position(|column| column.name == *name);
-        let fields = schema
-            .columns
-            .iter()
-            .map(|column| Field { column: column.clone(), quoted: format!("\"{}\"", column.name).into_bytes() });
         Plan {
-            by_name: schema.columns.iter().enumerate().map(|(i, c)| (c.name.clone().into_bytes(), i)).collect(),
+            fields: Fields::new(schema.columns.iter().map(|column| column.name.as_str())),
+            columns: schema.columns.clone(),
             date: index(&table.date_column).unwrap_or(0),
             not_null: table.not_null.iter().filter_map(index).collect(),
             non_negative: table.non_negative.iter().filter_map(index).collect(),
-            fields: fields.collect(),
         }
     }
 }
@@ -85,7 +74,7 @@ pub struct Decoder {
 impl Decoder {
     pub fn new(plan: Plan) -> Self {
         Decoder {
-            slots: vec![Slot::Missing; plan.fields.len()],
+            slots: vec![Slot::Missing; plan.columns.len()],
             plan,
             scratch: Scratch::default(),
             unknown: Vec::new(),
@@ -131,96 +120,33 @@ impl Decoder {
 
     /// Decodes a payload. Gives its date in days since 1970; the values are in [`Decoder::slots`].
     pub fn decode(&mut self, payload: Option<&[u8]>) -> Result<i32, Rejection> {
-        let broken = |detail: &str| Err(Rejection::new(Reason::SchemaValidationFailed, detail));
-        self.unknown.clear();
-        let Some(payload) = payload else { return broken("a tombstone: the record has no value") };
-        if payload.is_empty() {
-            return broken("the value is empty");
-        }
-        if payload.len() >= u32::MAX as usize {
-            return broken("the value is larger than 4 GiB");
-        }
-        if simdutf8::basic::from_utf8(payload).is_err() {
-            return broken("the value is not UTF-8");
-        }
-        self.slots.fill(Slot::Missing);
+        let Decoder { plan, slots, scratch, unknown } = self;
+        unknown.clear();
+        slots.fill(Slot::Missing);
+        // The reading goes on behind a field that does not fit: that the text is no JSON at all is the better reason.
         let mut first_problem = None;
-        let scanner = Scanner::new(payload, &mut self.scratch);
-        if let Err(JsonError { at, problem }) =
-            read_object(&self.plan, payload, scanner, &mut self.slots, &mut self.unknown, &mut first_problem)
-        {
-            return broken(&format!("{} (at byte {at})", problem.text()));
-        }
+        object::read(&plan.fields, payload, scratch, |member, payload, scratch| {
+            let Member { field, token, raw, start, end } = member;
+            let index = match field {
+                Ok(index) => index,
+                Err(key) => {
+                    unknown.push(Unknown { key, start, end });
+                    return true;
+                }
+            };
+            let is_first = slots[index] == Slot::Missing;
+            let column = &plan.columns[index];
+            slots[index] = convert(column, token, raw, payload, scratch).unwrap_or_else(|detail| {
+                let at_date = index == plan.date;
+                let reason = if at_date { Reason::InvalidTimestamp } else { Reason::SchemaValidationFailed };
+                first_problem.get_or_insert_with(|| Rejection::new(reason, format!("{:?} {detail}", column.name)));
+                Slot::Null
+            });
+            is_first
+        })?;
         match first_problem {
             Some(problem) => Err(problem),
-            None => check(&self.plan, &self.slots),
-        }
-    }
-}
-
-/// Reads the record's object into slots. A field that does not fit its column is kept in
-/// `first_problem`; the reading goes on, since text that is not JSON at all is the better reason.
-fn read_object(
-    plan: &Plan,
-    payload: &[u8],
-    mut scanner: Scanner<'_>,
-    slots: &mut [Slot],
-    unknown: &mut Vec<Unknown>,
-    first_problem: &mut Option<Rejection>,
-) -> Result<(), JsonError> {
-    scanner.skip_space();
-    scanner.expect(b'{')?;
-    scanner.skip_space();
-    if scanner.peek() == Some(b'}') {
-        scanner.expect(b'}')?;
-        return scanner.end();
-    }
-    let mut expected = 0;
-    loop {
-        scanner.skip_space();
-        let start = scanner.at();
-        let found = match plan.fields.get(expected) {
-            Some(field) if scanner.take(&field.quoted) => {
-                scanner.skip_space();
-                scanner.expect(b':')?;
-                scanner.skip_space();
-                Ok(expected)
-            }
-            _ => {
-                let key = scanner.key()?;
-                plan.by_name.get(key.of(payload, &scanner.scratch.bytes)).copied().ok_or(key)
-            }
-        };
-        let value_start = scanner.at();
-        let token = scanner.value(1)?;
-        match found {
-            Ok(index) => {
-                if slots[index] != Slot::Missing {
-                    return scanner.fail(Problem::DuplicateKey);
-                }
-                let column = &plan.fields[index].column;
-                let raw = scanner.span(value_start);
-                slots[index] = convert(column, token, raw, payload, &scanner.scratch.bytes).unwrap_or_else(|detail| {
-                    let at_date = index == plan.date;
-                    let reason = if at_date { Reason::InvalidTimestamp } else { Reason::SchemaValidationFailed };
-                    first_problem.get_or_insert_with(|| Rejection::new(reason, format!("{:?} {detail}", column.name)));
-                    Slot::Null
-                });
-                expected = index + 1;
-            }
-            Err(key) => {
-                scanner.remember(key);
-                unknown.push(Unknown { key, start, end: scanner.at() });
-            }
-        }
-        scanner.skip_space();
-        match scanner.peek() {
-            Some(b',') => scanner.expect(b',')?,
-            _ => {
-                scanner.expect(b'}')?;
-                scanner.check_keys(0)?;
-                return scanner.end();
-            }
+            None => check(plan, slots),
         }
     }
 }
@@ -228,19 +154,19 @@ fn read_object(
 /// The rules on the record as a whole. Gives its date.
 fn check(plan: &Plan, slots: &[Slot]) -> Result<i32, Rejection> {
     let absent = |slot: Slot| matches!(slot, Slot::Missing | Slot::Null);
-    let name = |index: usize| &plan.fields[index].column.name;
+    let name = |index: usize| &plan.columns[index].name;
     if let Some(index) = plan.not_null.iter().find(|index| absent(slots[**index])) {
         return Err(Rejection::new(Reason::NullKey, format!("{:?} is null or absent", name(*index))));
     }
-    for (field, slot) in plan.fields.iter().zip(slots) {
+    for (column, slot) in plan.columns.iter().zip(slots) {
         match slot {
-            Slot::Missing if field.column.required => {
-                let detail = format!("{:?} is absent", field.column.name);
+            Slot::Missing if column.required => {
+                let detail = format!("{:?} is absent", column.name);
                 return Err(Rejection::new(Reason::MissingRequiredField, detail));
             }
             // The date column has a reason of its own, below, whichever schema says that it is not null.
-            Slot::Null if field.column.not_null && field.column.name != *name(plan.date) => {
-                let detail = format!("{:?} is null", field.column.name);
+            Slot::Null if column.not_null && column.name != *name(plan.date) => {
+                let detail = format!("{:?} is null", column.name);
                 return Err(Rejection::new(Reason::SchemaValidationFailed, detail));
             }
             _ => {}
@@ -277,7 +203,7 @@ fn convert(column: &Column, token: Token, raw: Span, payload: &[u8], scratch: &[
             let (opening, wanted) = if rule == TextRule::Objects { (b'{', "an object") } else { (b'[', "an array") };
             match token {
                 Token::Nested(span) if of(span).first() == Some(&opening) => Slot::Text(raw),
-                _ => return Err(format!("is {}, not {wanted}", token_text(token))),
+                _ => return Err(format!("is {}, not {wanted}", token.text())),
             }
         }
         (Kind::Text(_), Token::Text(span)) => {
@@ -313,7 +239,7 @@ fn convert(column: &Column, token: Token, raw: Span, payload: &[u8], scratch: &[
             Slot::Timestamp(time::timestamp(of(span), naive_is_utc).map_err(|error| error.text().to_owned())?)
         }
         (Kind::Date, Token::Text(span)) => Slot::Date(time::date(of(span)).map_err(|error| error.text().to_owned())?),
-        (kind, token) => return Err(format!("is {}, not {}", token_text(token), kind_text(kind))),
+        (kind, token) => return Err(format!("is {}, not {}", token.text(), kind_text(kind))),
     };
     if column.minimum.is_some() || column.maximum.is_some() {
         check_bounds(column, slot)?;
@@ -344,16 +270,6 @@ fn decimal_text(error: NumberError, precision: u8, scale: i8) -> String {
         "has more digits {where_} the point than its column's decimal({precision}, {scale}) keeps \
          (for a numeric without precision: {setting})"
     )
-}
-
-fn token_text(token: Token) -> &'static str {
-    match token {
-        Token::Null => "null",
-        Token::Bool(_) => "a boolean",
-        Token::Number(_) => "a number",
-        Token::Text(_) => "a string",
-        Token::Nested(_) => "an array or object",
-    }
 }
 
 fn kind_text(kind: Kind) -> &'static str {

@@ -2,10 +2,11 @@
 
 use super::schema::{Schema, SchemaError};
 use crate::{
+    clock::now_ms,
     config::model::{LandSchema, LandTable, Postgres},
     postgres::{self, PostgresError, catalogue},
 };
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Least time between two readings of the catalogue.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,7 +101,7 @@ impl Source {
         let (Some(config), LandSchema::Table { schema, table, columns }) = (&self.postgres, &land.schema) else {
             return Err(SourceError::NoPostgres { topic: topic() });
         };
-        let read_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+        let read_ms = now_ms();
         let read = Instant::now();
         let failed = |source| SourceError::Postgres { topic: topic(), source };
         let client = postgres::connect(config).await.map_err(failed)?;

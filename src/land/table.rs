@@ -17,6 +17,7 @@ use super::{
     source::Source,
 };
 use crate::{
+    clock::{now_ms, now_us},
     config::model::{Land, LandTable, Pipeline},
     health::State,
     kafka::consumer::{Consumer, ConsumerError, Poll, Polled, Rebalance, Record},
@@ -26,7 +27,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -287,7 +288,7 @@ impl Table {
 
     fn process(&mut self, poll: &Poll<'_>) -> Result<(), Interrupt> {
         let polled = Instant::now();
-        let now_micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64);
+        let now_micros = now_us();
         for item in poll.items() {
             match item {
                 Polled::Record(record) => self.record(&record, poll.consumer(), polled, now_micros)?,
@@ -410,7 +411,7 @@ impl Table {
         let started = Instant::now();
         let (committed, result) = open.commit(&self.layout, id);
         if let Some(committed) = committed {
-            open.last_commit = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|age| age.as_secs());
+            open.last_commit = Some(now_ms() as u64 / 1_000);
             consumer.publish_offsets(&[(id, open.position)]);
             self.count(&committed, started.elapsed());
         }
@@ -472,7 +473,7 @@ impl Table {
         metrics::LAND_COMMIT_SECONDS.observe(&labels, duration.as_secs_f64());
         metrics::LAND_UNKNOWN_FIELDS.add(&labels, committed.unknown_fields);
         if let Some(oldest) = committed.oldest_ms {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+            let now = now_ms();
             metrics::LAND_AGE.set(&labels, (now - oldest) as f64 / 1_000.0);
         }
         for (reason, count) in &committed.reasons {

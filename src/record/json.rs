@@ -70,6 +70,19 @@ pub enum Token {
     Nested(Span),
 }
 
+impl Token {
+    /// What it is, for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Token::Null => "null",
+            Token::Bool(_) => "a boolean",
+            Token::Number(_) => "a number",
+            Token::Text(_) => "a string",
+            Token::Nested(_) => "an array or object",
+        }
+    }
+}
+
 /// Buffers that are kept from one text to the next.
 #[derive(Debug, Default)]
 pub struct Scratch {

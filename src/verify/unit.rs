@@ -19,13 +19,14 @@ use super::{
     topic::{AgainstLake, AgainstSource, Refusals, TopicPass},
 };
 use crate::{
+    clock::now_us,
     config::model::{Capture, CaptureTable, Kafka, LandSchema, LandTable, Postgres},
     kafka::reader::{Extent, Next, ReadError, Reader},
     postgres::{self, catalogue},
 };
 use std::{
     collections::{BTreeSet, HashMap},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 use tokio::runtime::Handle;
 
@@ -166,7 +167,7 @@ impl Unit {
 
     fn source_policy(&self, source: Option<&Source>, extents: &[Extent]) -> SourcePolicy {
         let window_ms = self.capture.as_ref().map_or(0, |(capture, _)| capture.slack_ms + capture.poll_interval_ms);
-        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64);
+        let now_us = now_us();
         let snapshot_us = source.map_or(now_us, |source| source.snapshot_us);
         let is_date = source.is_some_and(|source| source.plan.watermark_is_date());
         SourcePolicy {

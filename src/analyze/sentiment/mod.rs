@@ -29,10 +29,8 @@ mod words;
 use compound::Valence;
 use lexicon::{Lexicon, Word};
 
-/// A line with this score or more is positive.
+/// A line with this score or more is positive; with its negative or less, negative.
 pub const POSITIVE_THRESHOLD: f64 = 0.05;
-/// A line with this score or less is negative.
-pub const NEGATIVE_THRESHOLD: f64 = -0.05;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {

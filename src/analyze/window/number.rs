@@ -4,6 +4,7 @@
 //! counts up to 4,294,967,295 events of one key; the counts stop there, and the row is approximate.
 
 use super::Field;
+use crate::analyze::sentiment::POSITIVE_THRESHOLD;
 
 /// An `i128` in steps of 1e-9, and how many values it adds up.
 pub const SUM_WORDS: usize = 5;
@@ -14,8 +15,8 @@ pub const EXTREME_WORDS: usize = 2;
 
 const SUM_STEPS: i128 = 1_000_000_000;
 const SCORE_STEPS: f64 = 1e4;
-/// Scores from this on are positive, from its negative on they are negative.
-const POSITIVE_SCORE: i64 = 500;
+/// In steps: scores from this on are positive, from its negative on they are negative.
+const POSITIVE_SCORE: i64 = (POSITIVE_THRESHOLD * SCORE_STEPS) as i64;
 /// Values of a sum are clamped to about what a 64-bit integer can hold, so that no sum overflows.
 const SUM_LIMIT: f64 = 9.3e18;
 

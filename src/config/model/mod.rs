@@ -183,6 +183,17 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// As the Kafka client and the configuration call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CaptureTable {
     /// Found by the role's `search_path` when absent.

@@ -15,10 +15,10 @@ pub use screen::show_kept;
 use super::{
     DemoError, Options,
     pipeline::{Line, Pipeline},
-    play::{Clock, clock_line, now_ms},
+    play::{Clock, clock_line},
     stage_set::StageSet,
 };
-use crate::{app::group_digits, generate::chat::Kind, postgres::PostgresError};
+use crate::{app::group_digits, clock::now_ms, generate::chat::Kind, postgres::PostgresError};
 use feed::Feed;
 use found::Planted;
 use screen::{Chart, Outcome, Verified};

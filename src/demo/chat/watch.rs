@@ -7,11 +7,8 @@ use super::{
 };
 use crate::{
     app::group_digits,
-    demo::{
-        DemoError,
-        pipeline::Pipeline,
-        play::{Clock, now_ms},
-    },
+    clock::now_ms,
+    demo::{DemoError, pipeline::Pipeline, play::Clock},
     generate::chat::Kind,
     postgres::PostgresError,
 };

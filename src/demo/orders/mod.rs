@@ -10,11 +10,12 @@ pub use screen::show_kept;
 use super::{
     DemoError, Options,
     pipeline::{Line, Pipeline, Usage},
-    play::{Clock, clock_line, now_ms},
+    play::{Clock, clock_line},
     stage_set::StageSet,
 };
 use crate::{
     app::group_digits,
+    clock::now_ms,
     generate::{self, Bulk, Job, Live, Mode, Progress, Report, Show},
 };
 use screen::{Outcome, Screen, Verified};

@@ -2,17 +2,14 @@
 
 use super::{CHAT_TOPIC, DayShape, Job, Pace, Plant, Progress, Settings, VIEWER_TOPIC, Volume};
 use crate::{
+    clock,
     config::model::{Compression, Kafka},
     generate::{
         GenerateError, Show,
         target::{ConfigFile, TARGET, target_group},
     },
 };
-use std::{
-    io::IsTerminal,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{io::IsTerminal, path::PathBuf};
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -123,7 +120,7 @@ impl Options {
             None => self.file.kafka(self.tenant.as_deref())?,
         };
         kafka.create_topics &= !self.no_create;
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+        let now_ms = clock::now_ms();
         Ok(Job {
             kafka,
             partitions: self.partitions,

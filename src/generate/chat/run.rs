@@ -4,6 +4,7 @@
 
 use super::{Event, Generator, Kind, PlantedFile, Settings, Topic, Totals, payload::iso_time};
 use crate::{
+    clock,
     config::model::{Compression, Kafka},
     generate::{GenerateError, Show, shown::Shown},
     kafka::{
@@ -20,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 
@@ -255,7 +256,7 @@ fn send(producer: &mut PlainProducer, job: &Job, event: &Event<'_>) -> Result<()
 /// Until the clock shows `due_ms`; false where the run is to end before that.
 fn wait_for(due_ms: i64, producer: &mut PlainProducer, shutdown: &watch::Receiver<bool>) -> bool {
     loop {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64);
+        let now_ms = clock::now_ms();
         if due_ms <= now_ms {
             return true;
         }

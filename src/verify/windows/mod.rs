@@ -40,6 +40,7 @@ use crate::{
         anomaly::moment_id,
         sentiment::{self, Analyzer},
     },
+    clock::now_ms,
     config::model::{Job, Kafka, Pipeline, Postgres},
     kafka::{
         reader::{ReadError, Reader},
@@ -54,11 +55,7 @@ use recompute::Recompute;
 use report::{Findings, JobReport};
 use spec::Spec;
 use spill::Sorter;
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc, time::Instant};
 use tables::{Progress, Tables};
 use tokio::runtime::Handle;
 use topics::Topics;
@@ -121,10 +118,6 @@ pub fn units(pipeline: &Pipeline) -> Vec<JobUnit> {
         others: analyze.jobs.iter().map(|other| other.id.clone()).filter(|id| *id != job.id).collect(),
     };
     analyze.jobs.iter().map(unit).collect()
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }
 
 fn time_text(ms: i64) -> String {
