@@ -3,7 +3,7 @@
 use super::{
     anomaly::{Moment, Trace, WatchError, Watcher},
     declare,
-    store::{Store, StoreError},
+    store::{Span, Store, StoreError},
     window::{Flush, Value, WindowRow},
 };
 use crate::config::model::Job;
@@ -36,16 +36,14 @@ impl Watchers {
     /// Reads back what a former process knew: the final windows of the spans that the watches look at,
     /// below the stored watermark, and each key's last moments.
     pub async fn restore(&mut self, job: &Job, store: &Store, watermark_ms: i64) -> Result<(), StoreError> {
-        let spans = self.watchers.iter().map(|(_, watcher)| watcher.history_span_ms());
-        let Some(span_ms) = spans.max() else { return Ok(()) };
-        let since_ms = watermark_ms.saturating_sub(span_ms + job.window_ms + job.slide_ms);
-        let columns: Vec<&str> = self.watchers.iter().map(|(_, watcher)| watcher.watch().measure.as_str()).collect();
-        let mut rows = std::pin::pin!(store.final_windows(since_ms, &columns).await?);
-        while let Some(row) = rows.try_next().await? {
-            for ((_, watcher), value) in self.watchers.iter_mut().zip(&row.values) {
-                watcher.revise(&row.key, row.start_ms, number(value));
-            }
-        }
+        let Some((_, first)) = self.watchers.first() else { return Ok(()) };
+        let period_ms = first.period_ms();
+        let since = |span: fn(&Watcher) -> i64| {
+            let longest = self.watchers.iter().map(|(_, watcher)| span(watcher)).max().unwrap_or(0);
+            watermark_ms.saturating_sub(longest + job.window_ms + job.slide_ms)
+        };
+        let since_ms = since(Watcher::history_span_ms);
+        let span = Span { since_ms, recent_ms: since(Watcher::recent_span_ms), period_ms };
         // A moment counts until its episode is over, which may be long after it began.
         for last in store.last_moments(since_ms.saturating_sub(EPISODE_MS)).await? {
             let key: Arc<str> = last.key.as_str().into();
@@ -54,7 +52,14 @@ impl Watchers {
             };
             for (_, watcher) in self.watchers.iter_mut().filter(|(_, watcher)| is_it(watcher)) {
                 let trace = Trace::new(last.window_start_ms, last.value, last.baseline, last.score, last.threshold);
-                watcher.restore(&key, [], Some(trace));
+                watcher.restore_last(&key, trace);
+            }
+        }
+        let columns: Vec<&str> = self.watchers.iter().map(|(_, watcher)| watcher.watch().measure.as_str()).collect();
+        let mut rows = std::pin::pin!(store.final_windows(span, &columns).await?);
+        while let Some(row) = rows.try_next().await? {
+            for ((_, watcher), value) in self.watchers.iter_mut().zip(&row.values) {
+                watcher.revise(&row.key, row.start_ms, number(value));
             }
         }
         Ok(())

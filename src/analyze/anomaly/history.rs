@@ -67,6 +67,9 @@ impl Recent {
 /// Periods for which a tail holds before it is taken anew, so that many windows share one.
 const TAIL_PERIODS: i64 = 15;
 
+/// So many windows are beyond the quantile at least: three or four episodes of some minutes each.
+const LEAST_BEYOND: f64 = 10.0;
+
 /// One window of each period of a long time, and the tail of how far they were from their baselines.
 #[derive(Debug, Clone)]
 pub struct Long {
@@ -123,7 +126,9 @@ impl Long {
         }
         let mut distances = self.distances(before, rule);
         let is_enough = distances.len() >= rule.minimum_history.max(1) as usize;
-        let tail = is_enough.then(|| quantile(&mut distances, rule.probability));
+        // While the history is short, a few episodes would fill the share that is beyond the quantile.
+        let most = 1.0 - LEAST_BEYOND / distances.len().max(1) as f64;
+        let tail = is_enough.then(|| quantile(&mut distances, rule.probability.min(most)));
         self.taken = Some((before, tail));
         tail
     }

@@ -25,23 +25,23 @@
 //! How small an event may be to be found within 40 s of its start, with windows of a minute that slide by ten seconds
 //! and a watermark ten seconds behind: such a window holds 20 to 30 s of it. Of the shipped watches, with no more
 //! than one false moment per stream and day (`tests/quality.rs` measures it and prints smaller events too;
-//! `analyze/tests/moments.rs` measures it on the events of `generate chat`, which plants these sizes):
+//! `analyze/tests/moments.rs` measures it on the events of `generate chat`, which plants a little more):
 //!
 //! | messages or emotes a minute | times the level | | viewers | falls to |
 //! | --- | --- | --- | --- | --- |
 //! | 30 | 10 | | 300 | 30 % |
 //! | 100 | 7 | | 2,000 | 40 % |
-//! | 600 and more | 5 | | 50,000 | 40 % |
+//! | 600 and more | 5.5 | | 50,000 | 40 % |
 //!
-//! One in some hundred of them is found later, or not at all: where the noise is against it, or after a false moment
-//! whose cool-down lasts. A harmless burst, up to twice the messages for up to a minute, is a false moment: the floors
-//! lie above nearly all of those. `quantile` learns what is usual in a stream, after its minimum history of two hours,
-//! and with it what happens in more than a fiftieth of the time: half an hour of planted spikes a day is usual. It
-//! keeps three to six kilobytes a key, `zscore` 60 to 240 bytes.
+//! An event within five minutes of a false moment waits for its cool-down. A harmless burst, up to twice the messages
+//! for up to a minute, would be a false moment: the floors lie above nearly all of those; a stream that bursts every
+//! twenty minutes has up to 1.4 of them a day with `zscore`. `quantile` learns what is usual in a stream, after its
+//! minimum history of two hours and from ten times on, and with it what happens in more than a fiftieth of the time:
+//! half an hour of planted spikes a day is usual. It keeps three to six kilobytes a key, `zscore` 60 to 240 bytes.
 //!
 //! What a watcher finds is a function of three things: the values of the windows within [`Watcher::history_span_ms`],
 //! the key's last moment, and the new window. All are rows in PostgreSQL, so a process that was killed goes on with
-//! [`Watcher::restore`] and finds what an undisturbed one would have found.
+//! [`Watcher::restore_last`] and [`Watcher::revise`] and finds what an undisturbed one would have found.
 
 mod axis;
 pub mod backtest;

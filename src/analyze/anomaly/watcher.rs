@@ -30,7 +30,27 @@ struct Known {
     recent: Recent,
     long: Option<Box<Long>>,
     /// In a box since most keys never had a moment.
-    last: Option<Box<Trace>>,
+    last: Option<Box<Last>>,
+}
+
+/// The last moment of a key, and how its episode went on.
+#[derive(Debug)]
+struct Last {
+    trace: Trace,
+    /// Index of the moment's window.
+    first: i64,
+    /// One window of each period for twice a baseline, so that the episode's end is known for as long as the
+    /// baseline may reach into it. Indices count periods.
+    periods: Recent,
+}
+
+impl Last {
+    /// Index of the first window, among those of `periods` before `index`, that has come back.
+    fn end(&self, index: i64, stride: i64, gap: Gap) -> Option<i64> {
+        let mut after = self.first.div_euclid(stride) + 1..(index - 1).div_euclid(stride) + 1;
+        let is_over = |period: &i64| self.periods.value(*period, gap).is_some_and(|it| self.trace.is_released_by(it));
+        after.find(is_over).map(|period| period * stride)
+    }
 }
 
 impl Watcher {
@@ -76,8 +96,8 @@ impl Watcher {
 
     /// Windows that begin more than so long before another have no say in its score.
     pub fn history_span_ms(&self) -> i64 {
-        let periods = self.tail_rule.map_or(i64::from(self.watch.detector.baseline_periods()), |rule| rule.reach());
-        periods * self.period_ms()
+        let episode = 2 * i64::from(self.watch.detector.baseline_periods());
+        self.tail_rule.map_or(episode, |rule| rule.reach().max(episode)) * self.period_ms()
     }
 
     /// Beyond this only windows that begin at a multiple of `period_ms` are looked at, so that a restore need not
@@ -119,7 +139,7 @@ impl Watcher {
         };
         self.set(key, index, value);
         if let Some(moment) = &moment {
-            self.known(key).last = Some(Box::new(moment.trace()));
+            self.known(key).last = Some(self.last(moment.trace()));
         }
         (score, moment)
     }
@@ -130,29 +150,23 @@ impl Watcher {
         self.set(key, self.index(window_start_ms), value);
     }
 
-    /// What is known of a key after a start: its final windows within the span before the next window, and its last
-    /// moment, however old.
-    pub fn restore(
-        &mut self,
-        key: &Arc<str>,
-        windows: impl IntoIterator<Item = (i64, Option<f64>)>,
-        last: Option<Trace>,
-    ) {
-        for (window_start_ms, value) in windows {
-            self.set(key, self.index(window_start_ms), value);
-        }
-        self.known(key).last = last.map(Box::new);
+    /// The last moment of a key, however old, after a start. Its windows follow, by `revise`: those within the span
+    /// before the next window.
+    pub fn restore_last(&mut self, key: &Arc<str>, trace: Trace) {
+        self.known(key).last = Some(self.last(trace));
+    }
+
+    fn last(&self, trace: Trace) -> Box<Last> {
+        let first = self.index(trace.window_start_ms);
+        Box::new(Last { trace, first, periods: Recent::new(2 * self.watch.detector.baseline_periods() as usize) })
     }
 
     /// Forgets the keys of which no window beginning at `window_start_ms` or later would remember anything.
     /// Changes no result; to be called now and then.
     pub fn forget_before(&mut self, window_start_ms: i64) {
-        // An episode may be set apart for two baselines.
-        let episode_ms = self.watch.cooldown_ms.max(2 * self.recent_span_ms());
-        let oldest = self.index(window_start_ms - self.history_span_ms().max(episode_ms));
-        let slide_ms = self.slide_ms;
+        let oldest = self.index(window_start_ms - self.history_span_ms().max(self.watch.cooldown_ms));
         self.keys.retain(|_, known| {
-            let last = known.last.as_ref().map(|last| last.window_start_ms.div_euclid(slide_ms));
+            let last = known.last.as_ref().map(|last| last.first);
             known.recent.newest().max(last).is_some_and(|newest| newest >= oldest)
         });
     }
@@ -170,10 +184,10 @@ impl Watcher {
         let stride = self.stride;
         let known = self.known(key);
         known.recent.set(index, value);
-        if let Some(long) = &mut known.long
-            && index.rem_euclid(stride) == 0
-        {
-            long.set(index.div_euclid(stride), value);
+        if index.rem_euclid(stride) == 0 {
+            let period = index.div_euclid(stride);
+            known.long.iter_mut().for_each(|long| long.set(period, value));
+            known.last.iter_mut().for_each(|last| last.periods.set(period, value));
         }
     }
 
@@ -188,13 +202,14 @@ impl Watcher {
 
     fn score(&mut self, key: &Arc<str>, index: i64, value: f64) -> Option<Score> {
         let Watch { detector, floor, direction, gap, minimum_history, .. } = &self.watch;
-        let (slide_ms, length) = (self.slide_ms, self.recent_length());
+        let (stride, length) = (self.stride, self.recent_length());
         let known = self.keys.get_mut(key)?;
-        let episode = known.last.as_deref().filter(|last| is_set_apart(known, last, index, slide_ms, length, *gap));
+        let episode =
+            known.last.as_deref().and_then(|last| Some((last, set_apart(last, index, stride, length, *gap)?)));
         let is_ordinary = |at, value| {
-            episode.is_none_or(|last| at < last.window_start_ms.div_euclid(slide_ms) || last.is_released_by(value))
+            episode.as_ref().is_none_or(|(last, windows)| !windows.contains(&at) || last.trace.is_released_by(value))
         };
-        known.recent.baseline(index, detector.baseline_periods(), self.stride, *gap, is_ordinary, &mut self.baseline);
+        known.recent.baseline(index, detector.baseline_periods(), stride, *gap, is_ordinary, &mut self.baseline);
         let Some(rule) = &self.tail_rule else {
             let is_enough = self.baseline.len() >= *minimum_history as usize;
             return is_enough.then(|| zscore(value, &self.baseline, floor, *direction));
@@ -203,7 +218,7 @@ impl Watcher {
             return None;
         }
         let baseline = median(&mut self.baseline);
-        let tail = known.long.as_mut()?.tail(index.div_euclid(self.stride), rule)?;
+        let tail = known.long.as_mut()?.tail(index.div_euclid(stride), rule)?;
         Some(tail_score(value, baseline, tail, floor, *direction))
     }
 
@@ -238,26 +253,24 @@ impl Watcher {
 
     /// Within the cool-down, or not come back since. Once all of the baseline lies after the last moment its level
     /// is the usual one, whether it came back or not.
-    fn is_one_episode(&self, known: &Known, last: &Trace, window_start_ms: i64) -> bool {
-        let (first, index) = (self.index(last.window_start_ms), self.index(window_start_ms));
-        window_start_ms - last.window_start_ms < self.watch.cooldown_ms
-            || index - first <= self.recent_length() && !has_come_back(known, last, first + 1..index, self.watch.gap)
+    fn is_one_episode(&self, known: &Known, last: &Last, window_start_ms: i64) -> bool {
+        let (first, index) = (last.first, self.index(window_start_ms));
+        let has_come_back = || {
+            let mut between = (first + 1..index).filter_map(|index| known.recent.value(index, self.watch.gap));
+            between.any(|value| last.trace.is_released_by(value))
+        };
+        window_start_ms - last.trace.window_start_ms < self.watch.cooldown_ms
+            || index - first <= self.recent_length() && !has_come_back()
     }
 }
 
-/// Whether a window between came back from the last moment's episode.
-fn has_come_back(known: &Known, last: &Trace, mut between: Range<i64>, gap: Gap) -> bool {
-    between.any(|index| known.recent.value(index, gap).is_some_and(|value| last.is_released_by(value)))
-}
-
-/// Whether the windows of the last moment's episode are left out of the baseline of the window at `index`: they are
-/// not the ordinary ones that it is to be seen against. A level that has stayed for a whole baseline is.
-fn is_set_apart(known: &Known, last: &Trace, index: i64, slide_ms: i64, length: i64, gap: Gap) -> bool {
-    let first = last.window_start_ms.div_euclid(slide_ms);
-    match index - first {
-        since if since <= length => true,
-        // Some windows of an episode that ended may still be among the last.
-        since if since <= 2 * length => has_come_back(known, last, index - length..index, gap),
-        _ => false,
+/// The windows of the last moment's episode, which are left out of the baseline of the window at `index` unless they
+/// look as before the episode: they are not the ordinary ones that it is to be seen against. A level that has stayed
+/// for a whole baseline is ordinary.
+fn set_apart(last: &Last, index: i64, stride: i64, length: i64, gap: Gap) -> Option<Range<i64>> {
+    match index - last.first {
+        since if since > 2 * length => None,
+        since if since > length => last.end(index, stride, gap).map(|end| last.first..end),
+        _ => Some(last.first..last.end(index, stride, gap).unwrap_or(index)),
     }
 }

@@ -34,7 +34,7 @@ pub use error::StoreError;
 pub use flush::{DeadLetter, Flush, Flushed, LateCount, PartitionProgress};
 pub use leader::{Leader, Stored};
 pub use lock::Holder;
-pub use read::LastMoment;
+pub use read::{LastMoment, Span};
 pub use table::{Kind, Measure, Output};
 pub use text::{storable, storable_key};
 

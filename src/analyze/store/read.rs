@@ -22,12 +22,21 @@ pub struct LastMoment {
     pub threshold: f64,
 }
 
+/// Which windows are read: all that begin at `recent_ms` or later; back to `since_ms`, those that begin at a multiple
+/// of `period_ms`.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    pub since_ms: i64,
+    pub recent_ms: i64,
+    pub period_ms: i64,
+}
+
 impl Store {
-    /// The final windows that begin at `since_ms` or later, with the values of `columns` (measures of the
-    /// job) in their order, by start and key. A stream: never all in memory at once.
+    /// The final windows of the span, with the values of `columns` (measures of the job) in their order, by
+    /// start and key. A stream: never all in memory at once.
     pub async fn final_windows(
         &self,
-        since_ms: i64,
+        span: Span,
         columns: &[&str],
     ) -> Result<impl Stream<Item = Result<WindowRow, StoreError>> + use<>, StoreError> {
         let mut kinds = Vec::with_capacity(columns.len());
@@ -47,12 +56,14 @@ impl Store {
         let key = quote_ident(&self.job.output.key_column);
         let sql = format!(
             "SELECT {key}, window_start, window_end, revision::int4, approximate{selected} FROM {}
-             WHERE is_final AND window_start >= $1 ORDER BY window_start, {key}",
+             WHERE is_final AND window_start >= $1
+               AND (window_start >= $2 OR (extract(epoch FROM window_start) * 1000)::bigint % $3 = 0)
+             ORDER BY window_start, {key}",
             self.table.name
         );
         let client = self.pool.get().await?;
-        let since = Timestamp(since_ms);
-        let parameters: [&(dyn ToSql + Sync); 1] = [&since];
+        let (since, recent) = (Timestamp(span.since_ms), Timestamp(span.recent_ms));
+        let parameters: [&(dyn ToSql + Sync); 3] = [&since, &recent, &span.period_ms];
         let rows = client.query_raw(&sql, parameters).await?;
         Ok(rows.map_err(StoreError::from).and_then(move |row| {
             // The connection goes back to the pool with the last row.

@@ -13,9 +13,9 @@ use std::collections::HashMap;
 
 pub const DAY_SECONDS: u64 = 86_400;
 /// How large an episode is to be found within 40 s of its start, by its measure's level (`analyze::anomaly` promises
-/// it, and has the reasons): of messages or emotes a minute, what multiplies them at least; of viewers, what is left
+/// it a little below these, and has the reasons): of messages or emotes a minute, what multiplies them at least; of viewers, what is left
 /// of them at most. In between, by the level's logarithm; at a level below the first it would not show.
-const LEAST_SPIKES: [(f64, f64); 3] = [(30.0, 10.0), (100.0, 7.0), (600.0, 5.0)];
+const LEAST_SPIKES: [(f64, f64); 3] = [(30.0, 12.0), (100.0, 8.0), (600.0, 5.5)];
 const LEAST_DROPS: [(f64, f64); 2] = [(300.0, 0.3), (2_000.0, 0.4)];
 /// A spike is up to so many times as high as the least.
 const HIGHEST_SPIKE: f64 = 2.0;
@@ -274,9 +274,9 @@ mod tests {
     #[test]
     fn sizes_follow_the_level() {
         let least = |level| least_size(&LEAST_SPIKES, level);
-        assert_eq!((least(29.9), least(30.0), least(100.0)), (None, Some(10.0), Some(7.0)));
-        assert_eq!((least(600.0), least(1e6)), (Some(5.0), Some(5.0)));
-        assert!((least(f64::sqrt(30.0 * 100.0)).unwrap() - 8.5).abs() < 1e-9);
+        assert_eq!((least(29.9), least(30.0), least(100.0)), (None, Some(12.0), Some(8.0)));
+        assert_eq!((least(600.0), least(1e6)), (Some(5.5), Some(5.5)));
+        assert!((least(f64::sqrt(30.0 * 100.0)).unwrap() - 10.0).abs() < 1e-9);
         assert_eq!(Kind::ViewerDrop.factors(50_000.0), Some((0.2, 0.4)));
         assert_eq!(Kind::ViewerDrop.factors(299.0), None);
     }

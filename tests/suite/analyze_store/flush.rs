@@ -4,7 +4,7 @@ use super::{NOON_MS, chat, everything, flush_of, full_flush, late, lead, moment,
 use crate::harness::{Test, block_on};
 use headwater::{
     analyze::{
-        store::{Flush, Settings, Store, StoreError},
+        store::{Flush, Settings, Span, Store, StoreError},
         window::{Value, WindowRow},
     },
     config::model::Postgres,
@@ -71,19 +71,27 @@ fn windows_and_moments_are_read_back_as_they_were_written() {
     let store = open(&test);
     let mut leader = lead(&store);
     let provisional = WindowRow { is_final: false, ..window("s1", NOON_MS + 10_000, 3) };
-    let rows =
-        vec![window("s2", NOON_MS, 5), window("s1", NOON_MS, 12), window("s1", NOON_MS - 60_000, 9), provisional];
+    let rows = vec![
+        window("s2", NOON_MS, 5),
+        window("s1", NOON_MS, 12),
+        window("s1", NOON_MS - 60_000, 9),
+        window("s1", NOON_MS + 20_000, 7),
+        window("s1", NOON_MS + 30_000, 8),
+        provisional,
+    ];
     let moments = vec![moment("old", "s1", NOON_MS - 60_000), moment("new", "s1", NOON_MS)];
     block_on(leader.flush(&Flush { moments, ..flush_of(rows, 10) })).unwrap();
+    // Between the two times, only what begins with a minute.
+    let span = Span { since_ms: NOON_MS, recent_ms: NOON_MS + 30_000, period_ms: 60_000 };
     let columns = ["emote_counts", "chat_count", "top_emotes", "avg_viewers"];
     let read: Vec<WindowRow> =
-        block_on(async { store.final_windows(NOON_MS, &columns).await.unwrap().try_collect().await.unwrap() });
-    let expected = |key, count| {
-        let whole = window(key, NOON_MS, count);
+        block_on(async { store.final_windows(span, &columns).await.unwrap().try_collect().await.unwrap() });
+    let expected = |key, start_ms, count| {
+        let whole = window(key, start_ms, count);
         let values = [6, 0, 5, 8].map(|index: usize| whole.values[index].clone()).to_vec();
         WindowRow { values, ..whole }
     };
-    assert_eq!(read, [expected("s1", 12), expected("s2", 5)]);
+    assert_eq!(read, [expected("s1", NOON_MS, 12), expected("s2", NOON_MS, 5), expected("s1", NOON_MS + 30_000, 8)]);
     let last = block_on(store.last_moments(NOON_MS - 60_000)).unwrap();
     assert_eq!(last.iter().map(|m| (m.key.as_str(), m.window_start_ms)).collect::<Vec<_>>(), [("s1", NOON_MS)]);
 }

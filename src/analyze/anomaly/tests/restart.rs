@@ -73,7 +73,8 @@ impl Tables {
             let rows = rows.filter(|((_, start_ms), _)| *start_ms >= recent_ms || start_ms % period_ms == 0);
             let last = self.moments.iter().rfind(|moment| *moment.key == **key);
             let last = last.map(|it| Trace::new(it.window_start_ms, it.value, it.baseline, it.score, it.threshold));
-            watcher.restore(key, rows.map(|((_, start_ms), value)| (*start_ms, *value)), last);
+            last.into_iter().for_each(|trace| watcher.restore_last(key, trace));
+            rows.for_each(|((_, start_ms), value)| watcher.revise(key, *start_ms, *value));
         }
         watcher
     }
