@@ -32,6 +32,10 @@ have pkg-config || need pkg-config
 have_postgres || need postgresql-15
 # A PostgreSQL in another time, for the test of the clock change.
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
+# The unit's exposure is scored, man pages are rendered, the package is built with its dependencies worked out.
+have systemd-analyze || need systemd
+have man || need man-db
+have dpkg-shlibdeps || need dpkg-dev
 python3 -c "import ensurepip, venv" >/dev/null 2>&1 || need python3-venv
 have java || need openjdk-17-jre-headless
 have_kafka || have mvn || need maven

@@ -11,6 +11,7 @@ use crate::{
     health::Health,
     http, land, metrics,
     stage::{Context, Failure, Summary, Wait},
+    systemd,
 };
 use serde::Serialize;
 use std::{
@@ -164,7 +165,7 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
     let prometheus = metrics::install()?;
     metrics::BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
     metrics::START_TIME.set(&[], now_ms() as f64 / 1e3);
-    let health = Health::default();
+    let health = Health::new(Duration::from_millis(config.runtime.stall_timeout_ms));
     if let Some(address) = &config.http.listen {
         let bound = http::serve(address, health.clone(), prometheus)
             .await
@@ -173,6 +174,7 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
     }
     let (shutdown_sender, shutdown) = watch::channel(false);
     drain_on_signal(shutdown_sender, config.runtime.shutdown_timeout_ms)?;
+    tokio::spawn(systemd::tell(health.clone(), shutdown.clone()));
 
     let mut captures = JoinSet::new();
     let mut lands = JoinSet::new();

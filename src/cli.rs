@@ -9,11 +9,11 @@ use crate::{
     generate::{self, GenerateError},
     land, metrics, record, verify,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::{
     fmt::Display,
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -68,6 +68,19 @@ enum Command {
     Generate(Box<GenerateCommand>),
     /// Show the whole pipeline on a private PostgreSQL and Apache Kafka, killed once, then verified.
     Demo(demo::Options),
+    /// Print the completions of a shell: bash, zsh, fish, elvish, powershell.
+    ///
+    /// For bash: headwater completions bash > /etc/bash_completion.d/headwater
+    #[command(verbatim_doc_comment)]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages, headwater(1) and one for each command, into a directory.
+    Man {
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print the README's reference of keys, metrics, reasons and exit codes, made from the code.
     #[command(hide = true)]
     Reference,
@@ -238,6 +251,23 @@ async fn dispatch(command: Command) -> ExitCode {
             Err(error) => failed(&error),
         },
         Command::Demo(options) => demo::run(options).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut script);
+            print_bytes(&script)
+        }
+        Command::Man { directory } => {
+            // Its own error does not say of what it speaks.
+            let written = std::fs::create_dir_all(&directory)
+                .and_then(|()| clap_mangen::generate_to(Cli::command().name("headwater"), &directory));
+            match written {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("headwater: the man pages cannot be written into {}: {error}", directory.display());
+                    ExitCode::from(exit::FAILED)
+                }
+            }
+        }
         Command::Reference => {
             print!("{}", reference_markdown());
             ExitCode::SUCCESS
@@ -366,6 +396,14 @@ fn print_result<T: Serialize + Display>(result: &T, format: Format) {
             Ok(json) => println!("{json}"),
             Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
         },
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn print_bytes(bytes: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => failed(&error),
+        _ => ExitCode::SUCCESS,
     }
 }
 

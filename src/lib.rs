@@ -21,4 +21,5 @@ pub mod metrics;
 pub mod postgres;
 pub mod record;
 pub mod stage;
+pub mod systemd;
 pub mod verify;

@@ -91,7 +91,8 @@ impl Watch {
                     let is_over = self.pulse.current() != Some((side, since));
                     match asked {
                         _ if is_over => {}
-                        Ok(true) => {}
+                        // A long question is a sign of life.
+                        Ok(true) => self.units.iter().for_each(|unit| unit.rests_for(Duration::ZERO)),
                         Ok(false) => return SessionError::Silent { seconds: since.elapsed().as_secs() },
                         Err(error) => return error,
                     }

@@ -48,6 +48,7 @@ impl Engine {
         let mut next_poll = Instant::now();
         let mut next_to_load = 0;
         loop {
+            self.tables.iter().for_each(|table| table.unit.rests_for(Duration::ZERO));
             if next_poll <= Instant::now() {
                 let begun = Instant::now();
                 let was_full = self.poll(turn).await?;
@@ -72,6 +73,7 @@ impl Engine {
                 }
                 None => {
                     let left = next_poll.saturating_duration_since(Instant::now());
+                    self.tables.iter().for_each(|table| table.unit.rests_for(left));
                     self.context.pause(left.as_millis().max(1) as u64).await;
                 }
             }

@@ -538,6 +538,7 @@ pub static KEYS: &[Key] = &[
         .nullable(),
     section("runtime", "The process."),
     integer("runtime.shutdown_timeout_ms", 0, HOUR, "30000", "Longest time to finish what is held after SIGTERM."),
+    integer("runtime.stall_timeout_ms", 1_000, 24 * HOUR, "300000", "A table, topic or job without a sign of life for so long is not ready, and systemd restarts the process."),
     integer("runtime.wait_attempts", 1, 1_000_000, "60", "Tries to reach PostgreSQL and Kafka at start; then exit code 75."),
     integer("runtime.wait_delay_ms", 0, HOUR, "2000", "Time between two of these tries."),
 ];

@@ -113,6 +113,7 @@ fn build(root: &Node, path: &Path, errors: &mut Collector) -> Option<Config> {
             shutdown_timeout_ms: runtime.integer("shutdown_timeout_ms"),
             wait_attempts: runtime.integer("wait_attempts"),
             wait_delay_ms: runtime.integer("wait_delay_ms"),
+            stall_timeout_ms: runtime.integer("stall_timeout_ms"),
         },
     };
     (!config.pipelines.is_empty()).then_some(config)

@@ -282,4 +282,6 @@ pub struct Runtime {
     /// Tries to reach PostgreSQL and Kafka at start before exit code 75.
     pub wait_attempts: u32,
     pub wait_delay_ms: u64,
+    /// How long a table, topic or job may give no sign of life.
+    pub stall_timeout_ms: u64,
 }

@@ -9,7 +9,10 @@ pub const CONTRACT: &str = include_str!("../../../tests/data/orders_stream.yml")
 fn the_contract_loads_unchanged() {
     let config = load_text(Path::new("configs/orders_stream.yml"), CONTRACT, &Environment::default()).unwrap();
     assert_eq!(config.http.listen.as_deref(), Some("127.0.0.1:9464"));
-    assert_eq!(config.runtime, Runtime { shutdown_timeout_ms: 30_000, wait_attempts: 60, wait_delay_ms: 2_000 });
+    assert_eq!(
+        config.runtime,
+        Runtime { shutdown_timeout_ms: 30_000, wait_attempts: 60, wait_delay_ms: 2_000, stall_timeout_ms: 300_000 }
+    );
     let [pipeline] = config.pipelines.as_slice() else { panic!("one pipeline") };
     assert_eq!(pipeline.name, "orders_stream");
     assert_eq!(

@@ -83,7 +83,7 @@ analyze:
       anomalies:
         - {moment: m, measure: n, direction: both, detector: quantile, threshold: 4.5, baseline_periods: 46, history_periods: 47, minimum_history: 48, cooldown_ms: 49, floor_absolute: 50.5, floor_relative: 0.5, floor_poisson: 1.25}
 http: {listen: '0.0.0.0:1'}
-runtime: {shutdown_timeout_ms: 1, wait_attempts: 2, wait_delay_ms: 3}
+runtime: {shutdown_timeout_ms: 1, wait_attempts: 2, wait_delay_ms: 3, stall_timeout_ms: 1004}
 ";
 
 /// The keys that only ever stand in a file: `show` gives what they resolve to.
