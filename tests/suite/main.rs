@@ -33,6 +33,7 @@ mod secrets;
 mod secure_kafka;
 mod secure_postgres;
 mod short_form;
+mod soak;
 mod style;
 mod systemd;
 mod tables;
