@@ -38,6 +38,11 @@ impl Metric {
         metrics::counter!(self.name, self.label_values(values)).increment(amount);
     }
 
+    /// Begins a counter at zero, so that the first event is an increase for whoever scrapes.
+    pub fn begin(&self, values: &[&str]) {
+        self.add(values, 0);
+    }
+
     /// Sets a gauge.
     pub fn set(&self, values: &[&str], value: f64) {
         metrics::gauge!(self.name, self.label_values(values)).set(value);
@@ -91,21 +96,21 @@ declare! {
     LAND_REBALANCES: Counter "headwater_land_rebalances_total" ["pipeline", "topic"] "Assignments taken or lost.";
     LAND_ERRORS: Counter "headwater_land_errors_total" ["pipeline", "topic"] "Failed commits or refused partitions.";
 
-    ANALYZE_EVENTS: Counter "headwater_analyze_events_total" ["pipeline", "job", "topic", "outcome"] "Records read: counted, partly_late (some of its windows had closed), late, duplicate, future, dead_letter.";
-    ANALYZE_LATE: Counter "headwater_late_events_total" ["pipeline", "job"] "Events that one closed window or more misses; the table late_events lists them by window.";
-    ANALYZE_WINDOWS: Counter "headwater_analyze_windows_total" ["pipeline", "job", "kind"] "Rows committed: provisional, final, revised.";
-    ANALYZE_MOMENTS: Counter "headwater_analyze_moments_total" ["pipeline", "job", "moment"] "Anomalies committed.";
-    ANALYZE_DEAD_LETTERS: Counter "headwater_analyze_dead_letters_total" ["pipeline", "job", "reason"] "Records committed as dead letters.";
-    ANALYZE_FLUSH_SECONDS: Histogram "headwater_analyze_flush_seconds" ["pipeline", "job"] "Duration of one flush: the transaction in PostgreSQL.";
-    ANALYZE_FLUSH_ERRORS: Counter "headwater_analyze_flush_errors_total" ["pipeline", "job"] "Flushes that failed and were tried again.";
-    ANALYZE_WATERMARK_DELAY: Gauge "headwater_analyze_watermark_delay_seconds" ["pipeline", "job"] "Now less the watermark.";
-    ANALYZE_PANES: Gauge "headwater_analyze_open_panes" ["pipeline", "job"] "Panes of windows that are not closed.";
-    ANALYZE_KEYS: Gauge "headwater_analyze_keys" ["pipeline", "job"] "Keys in open panes.";
-    ANALYZE_STATE_BYTES: Gauge "headwater_analyze_state_bytes" ["pipeline", "job"] "Memory of open panes, about.";
-    ANALYZE_LAG: Gauge "headwater_analyze_lag_records" ["pipeline", "job", "topic", "partition"] "End of the partition less the position, where the end is known.";
-    ANALYZE_LEADER: Gauge "headwater_analyze_leader" ["pipeline", "job"] "1 while this instance writes the job's windows, 0 while it stands by.";
-    POOL_CONNECTIONS: Gauge "headwater_postgres_pool_connections" ["pipeline", "job", "state"] "Connections to PostgreSQL: most, open, idle.";
-    POOL_WAITING: Gauge "headwater_postgres_pool_waiting" ["pipeline", "job"] "Tasks that wait for a connection.";
+    ANALYZE_EVENTS: Counter "headwater_analyze_events_total" ["pipeline", "analyze_job", "topic", "outcome"] "Records read: counted, partly_late (some of its windows had closed), late, duplicate, future, dead_letter.";
+    ANALYZE_LATE: Counter "headwater_late_events_total" ["pipeline", "analyze_job"] "Events that one closed window or more misses; the table late_events lists them by window.";
+    ANALYZE_WINDOWS: Counter "headwater_analyze_windows_total" ["pipeline", "analyze_job", "kind"] "Rows committed: provisional, final, revised.";
+    ANALYZE_MOMENTS: Counter "headwater_analyze_moments_total" ["pipeline", "analyze_job", "moment"] "Anomalies committed.";
+    ANALYZE_DEAD_LETTERS: Counter "headwater_analyze_dead_letters_total" ["pipeline", "analyze_job", "reason"] "Records committed as dead letters.";
+    ANALYZE_FLUSH_SECONDS: Histogram "headwater_analyze_flush_seconds" ["pipeline", "analyze_job"] "Duration of one flush: the transaction in PostgreSQL.";
+    ANALYZE_FLUSH_ERRORS: Counter "headwater_analyze_flush_errors_total" ["pipeline", "analyze_job"] "Flushes that failed and were tried again.";
+    ANALYZE_WATERMARK_DELAY: Gauge "headwater_analyze_watermark_delay_seconds" ["pipeline", "analyze_job"] "Now less the watermark.";
+    ANALYZE_PANES: Gauge "headwater_analyze_open_panes" ["pipeline", "analyze_job"] "Panes of windows that are not closed.";
+    ANALYZE_KEYS: Gauge "headwater_analyze_keys" ["pipeline", "analyze_job"] "Keys in open panes.";
+    ANALYZE_STATE_BYTES: Gauge "headwater_analyze_state_bytes" ["pipeline", "analyze_job"] "Memory of open panes, about.";
+    ANALYZE_LAG: Gauge "headwater_analyze_lag_records" ["pipeline", "analyze_job", "topic", "partition"] "End of the partition less the position, where the end is known.";
+    ANALYZE_LEADER: Gauge "headwater_analyze_leader" ["pipeline", "analyze_job"] "1 while this instance writes the job's windows, 0 while it stands by.";
+    POOL_CONNECTIONS: Gauge "headwater_postgres_pool_connections" ["pipeline", "analyze_job", "state"] "Connections to PostgreSQL: most, open, idle.";
+    POOL_WAITING: Gauge "headwater_postgres_pool_waiting" ["pipeline", "analyze_job"] "Tasks that wait for a connection.";
 }
 
 /// Installs the process-wide recorder and describes every metric. Call once, from `app`.

@@ -85,7 +85,7 @@ BREAKS = [
     ("kubernetes-rights", K8S + "chat.yaml", ", memory: 512Mi}", "}"),
     ("prometheus-config", "deploy/prometheus/prometheus.yml", "- alerts.yml", "- alarms.yml"),
     ("prometheus-config", "deploy/prometheus/prometheus.yml", "- headwater-chat:9464", "- chat:9464"),
-    ("prometheus-config", "deploy/prometheus/prometheus.yml", "honor_labels: true", "honor_labels: false"),
+    ("prometheus-config", "src/metrics.rs", '"analyze_job"', '"job"'),
     ("prometheus-rules", RULES, "headwater_land_errors_total", "headwater_land_failures_total"),
     ("prometheus-rules", RULES, 'outcome=~"aborted', 'result=~"aborted'),
     ("prometheus-rules", RULES, "max by (pipeline, stage, unit)", "max by (pipeline, stage, table)"),

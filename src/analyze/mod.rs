@@ -70,6 +70,9 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
             let spawned = unit.clone();
             let task = tokio::spawn(async move {
                 let topics = job.inputs.iter().map(|input| input.topic.clone()).collect();
+                for anomaly in &job.anomalies {
+                    metrics::ANALYZE_MOMENTS.begin(&[&pipeline.name, &job.name, &anomaly.moment]);
+                }
                 Supervisor { pipeline, job, context, options, has_started: false }
                     .run(Report::new(spawned, topics))
                     .await

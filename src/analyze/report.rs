@@ -8,6 +8,7 @@ use crate::{
     health::{State, Unit},
     kafka::{consumer::Record, partitions::Partition},
     metrics,
+    record::reason::Reason,
     stage::{Failure, Summary},
 };
 use std::{
@@ -66,6 +67,15 @@ const KINDS: [&str; 3] = ["provisional", "final", "revised"];
 
 impl Report {
     pub fn new(unit: Unit, topics: Vec<String>) -> Report {
+        let labels = [unit.id().pipeline.as_str(), unit.id().unit.as_str()];
+        metrics::ANALYZE_FLUSH_ERRORS.begin(&labels);
+        metrics::ANALYZE_LATE.begin(&labels);
+        for kind in KINDS {
+            metrics::ANALYZE_WINDOWS.begin(&[labels[0], labels[1], kind]);
+        }
+        for reason in Reason::ALL {
+            metrics::ANALYZE_DEAD_LETTERS.begin(&[labels[0], labels[1], reason.name()]);
+        }
         Report {
             unit,
             events: vec![[0; OUTCOMES.len()]; topics.len()],

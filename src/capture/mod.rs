@@ -43,12 +43,13 @@ mod zone;
 use crate::{
     config::model::{Capture, Pipeline},
     health::State,
+    metrics,
     stage::{Context, Failure, Summary},
 };
 use errors::Fault;
 use std::{collections::HashSet, sync::Arc};
 use table::{Beginning, Standing, TableRun};
-use turn::TurnEnd;
+use turn::{ROW_TOO_LARGE, TurnEnd};
 
 const FIRST_BACKOFF_MS: u64 = 200;
 const LONGEST_BACKOFF_MS: u64 = 10_000;
@@ -98,6 +99,10 @@ impl Engine {
                     Some(schema) => format!("{schema}.{}", configured.table),
                     None => configured.table.clone(),
                 };
+                let labels = [&pipeline.name, &label].map(String::as_str);
+                metrics::CAPTURE_ROWS.begin(&labels);
+                metrics::CAPTURE_POLL_ERRORS.begin(&labels);
+                metrics::CAPTURE_DEAD_LETTERS.begin(&[labels[0], labels[1], ROW_TOO_LARGE]);
                 let location = capture.last_processed_timestamp_location.as_ref();
                 TableRun {
                     unit: context.health.unit(&pipeline.name, "capture", &label),

@@ -21,6 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The one reason for which a row is not published.
+pub const ROW_TOO_LARGE: &str = "row_too_large";
+
 pub enum TurnEnd {
     /// Shutdown, caught up, or every table stands still.
     Done,
@@ -169,9 +172,8 @@ impl Engine {
             metrics::CAPTURE_ROWS.add(&labels, share.rows);
             metrics::CAPTURE_BYTES.add(&labels, share.bytes);
             if share.dead_letters > 0 {
-                const REASON: &str = "row_too_large";
-                metrics::CAPTURE_DEAD_LETTERS.add(&[pipeline, &table.label, REASON], share.dead_letters);
-                *self.summary.dead_letters.entry(REASON.to_owned()).or_default() += share.dead_letters;
+                metrics::CAPTURE_DEAD_LETTERS.add(&[pipeline, &table.label, ROW_TOO_LARGE], share.dead_letters);
+                *self.summary.dead_letters.entry(ROW_TOO_LARGE.to_owned()).or_default() += share.dead_letters;
             }
             let Some(progress) = share.progress else { continue };
             // What was asked for once at the start has happened.

@@ -7,6 +7,7 @@ use crate::{
     kafka::consumer::Consumer,
     lake::lock,
     metrics,
+    record::reason::Reason,
     stage::{Failure, Summary},
 };
 use std::{
@@ -24,6 +25,15 @@ pub struct Report {
 
 impl Report {
     pub fn new(unit: Unit) -> Self {
+        let labels = [unit.id().pipeline.as_str(), unit.id().unit.as_str()];
+        for counter in
+            [&metrics::LAND_RECORDS, &metrics::LAND_ROWS, &metrics::LAND_ERRORS, &metrics::LAND_UNKNOWN_FIELDS]
+        {
+            counter.begin(&labels);
+        }
+        for reason in Reason::ALL {
+            metrics::LAND_DEAD_LETTERS.begin(&[labels[0], labels[1], reason.name()]);
+        }
         Report { unit, summary: Summary::default(), shown: None }
     }
 

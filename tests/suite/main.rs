@@ -21,6 +21,7 @@ mod landing;
 mod late_commits;
 mod lone_traps;
 mod memory;
+mod monitoring;
 mod outages;
 mod package;
 mod pipeline;
