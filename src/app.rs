@@ -24,6 +24,7 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+use tracing::Instrument;
 
 /// Exit codes, as the README lists them.
 pub mod exit {
@@ -194,7 +195,8 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
         if captures_here {
             let (pipeline, context) = (pipeline.clone(), context.clone());
             captures.spawn(async move {
-                let stage = tokio::spawn(capture::run(pipeline.clone(), context, options.capture_options));
+                let stage = capture::run(pipeline.clone(), context, options.capture_options);
+                let stage = tokio::spawn(stage.instrument(tracing::info_span!("capture", pipeline = pipeline.name)));
                 let summary = ended(stage.await, &pipeline.name, "capture");
                 // Only now is the end of a topic the end of its rows.
                 done_sender.send_replace(true);
@@ -204,13 +206,15 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
         if options.analyze && pipeline.analyze.is_some() {
             let (pipeline, context) = (pipeline.clone(), context.clone());
             analyses.spawn(async move {
-                let stage = tokio::spawn(analyze::run(pipeline.clone(), context, options.analyze_options));
+                let stage = analyze::run(pipeline.clone(), context, options.analyze_options);
+                let stage = tokio::spawn(stage.instrument(tracing::info_span!("analyze", pipeline = pipeline.name)));
                 ended(stage.await, &pipeline.name, "analyze")
             });
         }
         if options.land && pipeline.land.is_some() {
             lands.spawn(async move {
-                let stage = tokio::spawn(land::run(pipeline.clone(), context, options.land_options));
+                let stage = land::run(pipeline.clone(), context, options.land_options);
+                let stage = tokio::spawn(stage.instrument(tracing::info_span!("land", pipeline = pipeline.name)));
                 ended(stage.await, &pipeline.name, "land")
             });
         }

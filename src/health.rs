@@ -142,15 +142,17 @@ impl Unit {
         if status.state == state {
             return;
         }
-        let UnitId { pipeline, stage, unit } = &self.id;
+        // Its pipeline and stage are in the span.
+        let unit = self.id.unit.as_str();
         match &state {
             State::Failing(reason) | State::Stopped(reason) => {
-                tracing::error!(%pipeline, %stage, %unit, "{reason}");
+                tracing::error!(unit, "{reason}");
                 status.last_error = Some(reason.clone());
             }
-            State::Waiting(reason) | State::StandingBy(reason) => tracing::info!(%pipeline, %stage, %unit, "{reason}"),
+            State::Waiting(reason) | State::StandingBy(reason) => tracing::info!(unit, "{reason}"),
             _ if matches!(status.state, State::Failing(_) | State::Stopped(_)) => {
-                tracing::info!(%pipeline, %stage, %unit, "recovered");
+                let seconds = now_seconds().saturating_sub(status.since_seconds);
+                tracing::info!(unit, seconds, "recovered");
             }
             _ => {}
         }

@@ -45,6 +45,7 @@ use std::{
     time::{Duration, Instant},
 };
 use store::{Leader, Store, StoreError};
+use tracing::Instrument;
 use watchers::Watchers;
 
 /// What the command line says beyond the configuration.
@@ -68,7 +69,7 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
             let unit = context.health.unit(&pipeline.name, "analyze", &job.name);
             let (pipeline, context) = (pipeline.clone(), context.clone());
             let spawned = unit.clone();
-            let task = tokio::spawn(async move {
+            let work = async move {
                 let topics = job.inputs.iter().map(|input| input.topic.clone()).collect();
                 for anomaly in &job.anomalies {
                     metrics::ANALYZE_MOMENTS.begin(&[&pipeline.name, &job.name, &anomaly.moment]);
@@ -76,8 +77,8 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
                 Supervisor { pipeline, job, context, options, has_started: false }
                     .run(Report::new(spawned, topics))
                     .await
-            });
-            (unit, task)
+            };
+            (unit, tokio::spawn(work.in_current_span()))
         })
         .collect();
     let mut summary = Summary::default();
@@ -190,7 +191,8 @@ impl Supervisor {
         };
         self.has_started = true;
         report.leads(leader.epoch());
-        tracing::info!(pipeline = %self.pipeline.name, job = %self.job.name, epoch = leader.epoch(), "leading");
+        let watermark = leader.stored().watermark_ms.map(report::time_text);
+        tracing::info!(job = self.job.name, epoch = leader.epoch(), watermark, "leading");
         let mut watchers = match Watchers::new(&self.job) {
             Ok(watchers) => watchers,
             Err(error) => return (TurnEnd::Stopped(error.to_string()), report),
@@ -223,7 +225,10 @@ impl Supervisor {
         };
         let store = Store::open(config, job, settings).await?;
         for statement in &store.setup().roles_left {
-            tracing::info!("this role may not run: {statement}; without it owners and readers are not kept apart");
+            tracing::info!(
+                job = self.job.name,
+                "this role may not run: {statement}; without it owners and readers are not kept apart"
+            );
         }
         let topics = self.job.inputs.iter().map(|input| TopicSpec {
             name: input.topic.clone(),
@@ -259,7 +264,8 @@ impl Supervisor {
             flushes,
             commits,
         };
-        let reading = tokio::task::spawn_blocking(move || reading::run(setup));
+        let span = tracing::Span::current();
+        let reading = tokio::task::spawn_blocking(move || span.in_scope(|| reading::run(setup)));
         let over = self.commit_all(store, &mut leader, &mut handed, committed, &trouble).await;
         // The thread notices that nobody listens, and ends.
         drop(handed);

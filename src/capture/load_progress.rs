@@ -39,7 +39,7 @@ impl LoadProgress {
             let bar = ProgressBar::new(total_rows).with_message(table.to_owned()).with_position(done_rows);
             self.bar = Some(style.map_or(bar.clone(), |style| bar.with_style(style)));
         } else {
-            tracing::info!("first load of {table}: {done_rows} rows done, about {left_rows} to read");
+            tracing::info!(table, "first load of {table}: {done_rows} rows done, about {left_rows} to read");
         }
     }
 
@@ -63,6 +63,7 @@ impl LoadProgress {
         }
         if let (Some(_), Some(remaining)) = (self.last_line, self.remaining(done_rows)) {
             tracing::info!(
+                table,
                 "first load of {table}: {done_rows} of about {} rows, {:.0} rows/s, about {:.0} s left",
                 remaining.total_rows,
                 remaining.rows_per_second,
@@ -78,7 +79,7 @@ impl LoadProgress {
         }
         if let Some(begun) = self.begun.take() {
             let (rows, seconds) = (done_rows.saturating_sub(begun.done_rows), begun.at.elapsed().as_secs_f64());
-            tracing::info!("first load of {table} is done: {done_rows} rows, {rows} of them in {seconds:.1} s");
+            tracing::info!(table, "first load of {table} is done: {done_rows} rows, {rows} of them in {seconds:.1} s");
         }
     }
 }

@@ -178,6 +178,7 @@ impl Engine {
             if age_us > OLD_PREPARED_US && self.warned.insert(transaction.name.clone()) {
                 let gid = transaction.name.split_once(':').map_or("", |(_, gid)| gid);
                 tracing::warn!(
+                    name = gid,
                     "prepared transaction {gid:?} is {} minutes old and keeps polls reading from before its begin: COMMIT PREPARED or ROLLBACK PREPARED it",
                     age_us / 60_000_000
                 );

@@ -83,9 +83,11 @@ impl Publisher {
         let topics: Vec<String> = capture.tables.iter().map(|table| table.topic.clone()).collect();
         let (checkpoint_topic, dead_letter_topic) =
             (capture.checkpoint_topic.clone(), capture.dead_letter_topic.clone());
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name("publish".to_owned())
             .spawn(move || {
+                let _span = span.entered();
                 let open = || {
                     let mut producer = TransactionalProducer::open(&kafka, &settings)?;
                     let topics = topics.iter().map(|topic| producer.topic(topic)).collect::<Result<_, _>>()?;

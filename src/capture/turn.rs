@@ -186,7 +186,11 @@ impl Engine {
                 if let Some(path) = &table.timestamp_file
                     && let Err(error) = timestamp_file::write(path, &instant_text(newest_us))
                 {
-                    tracing::warn!("the last processed timestamp cannot be written to {}: {error}", path.display());
+                    tracing::warn!(
+                        table = table.label,
+                        "the last processed timestamp cannot be written to {}: {error}",
+                        path.display()
+                    );
                 }
             }
             if table.load.is_begun() {
@@ -229,6 +233,7 @@ impl Engine {
         drop(waiting);
         if !source.unique {
             tracing::warn!(
+                table = self.tables[index].label,
                 "table {}: the key ({}) is not the primary key or can be null: rows with the same key are versions of one row to those who read the topic",
                 source.quoted,
                 source.key_names().join(", ")
@@ -242,7 +247,7 @@ impl Engine {
             if let Some(reason) = misfit(&known.progress) {
                 return Err(cannot_resume(reason).into());
             }
-            tracing::info!("table {} has changed", source.quoted);
+            tracing::info!(table = source.name, "the table has changed");
             known.progress.key = source.key_names();
             known.fingerprint = fingerprint.clone();
             known.source = source;
@@ -274,6 +279,12 @@ impl Engine {
             let margins = table::margins(&self.capture, &source);
             table::beginning(&source, &zone, &turn.session.identity, &opened.observation, margins, backfill)
         });
+        let (bound, done_rows) = (instant_text(progress.polled.bound_us), progress.backfill.done_rows());
+        let label = self.tables[index].label.as_str();
+        match is_new {
+            true => tracing::info!(table = label, topic, bound, "no checkpoint: beginning"),
+            false => tracing::info!(table = label, topic, bound, done_rows, "going on from the checkpoint"),
+        }
         let is_silent = is_new && beginning == Beginning::Now;
         self.tables[index].known = Some(Known {
             fingerprint: fingerprint.clone(),

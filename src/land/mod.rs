@@ -43,6 +43,7 @@ use budget::Budget;
 use report::Report;
 use source::Source;
 use std::sync::Arc;
+use tracing::Instrument;
 
 /// What the command line says beyond the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,7 +61,7 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
         .map(|index| {
             let (pipeline, land) = (pipeline.clone(), land.clone());
             let (context, budget) = (context.clone(), budget.clone());
-            tokio::spawn(async move { run_table(pipeline, land, index, context, options, budget).await })
+            tokio::spawn(run_table(pipeline, land, index, context, options, budget).in_current_span())
         })
         .collect();
     let mut summary = Summary::default();
@@ -109,7 +110,9 @@ async fn run_table(
     let health = context.health.clone();
     let name = pipeline.name.clone();
     let (send, receive) = tokio::sync::oneshot::channel();
+    let span = tracing::Span::current();
     let spawned = std::thread::Builder::new().name("land".to_owned()).spawn(move || {
+        let _span = span.entered();
         let table = table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
         // The receiver is gone only when the whole process is going.
         let _ = send.send(table.run().into_summary());

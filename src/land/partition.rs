@@ -154,6 +154,7 @@ impl Open {
             open.append(offset, Vec::new())?;
             open.store.publish()?;
         }
+        tracing::info!(topic = %table.topic, partition, offset, "going on");
         Ok(open)
     }
 

@@ -19,6 +19,7 @@ mod lake_faults;
 mod land_memory;
 mod landing;
 mod late_commits;
+mod logs;
 mod lone_traps;
 mod memory;
 mod monitoring;
