@@ -309,6 +309,32 @@ mod tests {
         assert!(recover(&bytes).unwrap().pending.is_empty());
     }
 
+    /// The file is never made anew: what it holds lies in lakes. A format of its own has a file of its own.
+    #[test]
+    fn the_stored_ledger_of_version_1_is_read_and_still_written_so() {
+        let stored = include_bytes!("../../tests/data/state/ledger.1");
+        let dead = LedgerFile {
+            staged: "9-d.parquet".into(),
+            root: Root::DeadLetters,
+            path: "date=2025-01-15/9-d.parquet".into(),
+            rows: 3,
+            bytes: 4_096,
+            crc32c: u32::MAX,
+        };
+        let pending = vec![file("9.parquet"), dead];
+        let of_topic = |epoch, next| Progress { topic_id: "h0ysj-pTSyWJMtL0NKgfUQ".into(), generation: 2, epoch, next };
+        let records = [
+            Record::Snapshot { progress: of_topic(7, 70) },
+            Record::Commit { progress: of_topic(8, 1 << 40), first: 70, files: vec![file("8.parquet")] },
+            Record::Done { epoch: 8 },
+            Record::Commit { progress: of_topic(9, (1 << 40) + 5), first: 1 << 40, files: pending.clone() },
+        ];
+        let progress = Some(of_topic(9, (1 << 40) + 5));
+        assert_eq!(recover(stored), Ok(Recovery { progress, pending, good: stored.len() }));
+        let written = records.iter().flat_map(|record| record.encode().unwrap());
+        assert_eq!(header().into_iter().chain(written).collect::<Vec<u8>>(), stored);
+    }
+
     #[test]
     fn refuses_what_it_does_not_know() {
         let mut newer = header();
