@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     config::model::{Capture, Kafka},
     failpoint,
-    kafka::producer::{Headers, ProducerError, Settings, TopicHandle, TransactionalProducer},
+    kafka::producer::{Headers, Outgoing, ProducerError, Settings, TopicHandle, TransactionalProducer},
 };
 use std::{
     sync::Arc,
@@ -217,14 +217,15 @@ impl Loop {
             if !is_same {
                 let xid = row.xid.to_string();
                 let time = value::instant_text(poll_time_us);
-                let headers =
-                    Headers::new(&[(TABLE_HEADER, name), ("headwater-xid", &xid), ("headwater-poll-time", &time)]);
+                let pairs = [(TABLE_HEADER, &**name), ("headwater-xid", &*xid), ("headwater-poll-time", &*time)];
+                let headers = Headers::new(pairs.map(|(name, value)| (name.as_bytes(), Some(value.as_bytes()))));
                 self.headers = Some((name.clone(), row.xid, poll_time_us, headers));
             }
             let headers = self.headers.as_ref().map(|(_, _, _, headers)| headers);
             let topic = if row.is_dead_letter { self.dead_letters } else { topic };
             let (key, value) = (&batch.bytes[start..row.key_end], &batch.bytes[row.key_end..row.end]);
-            self.producer.send(topic, key, value, headers, now_ms)?;
+            let (partition, timestamp_ms) = (None, now_ms);
+            self.producer.send(&Outgoing { topic, partition, key: Some(key), value: Some(value), headers, timestamp_ms })?;
             start = row.end;
         }
         batch.bytes.clear();
@@ -237,7 +238,14 @@ impl Loop {
     fn checkpoint(&mut self, key: &str, value: &[u8]) -> Result<(), ProducerError> {
         self.begin()?;
         failpoint::hit("capture.before_checkpoint")?;
-        self.producer.send(self.checkpoints, key.as_bytes(), value, None, now_ms())
+        self.producer.send(&Outgoing {
+            topic: self.checkpoints,
+            partition: None,
+            key: Some(key.as_bytes()),
+            value: Some(value),
+            headers: None,
+            timestamp_ms: now_ms(),
+        })
     }
 
     fn commit(&mut self) -> Receipt {

@@ -13,6 +13,7 @@ pub enum TopicRole {
     Landed,
     Checkpoints,
     DeadLetters,
+    Replays,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +247,7 @@ mod tests {
         use TopicRole::*;
         assert!(!topics_clash(Captured, Landed));
         assert!(topics_clash(Captured, Captured) && topics_clash(Landed, Landed));
+        assert!(topics_clash(Replays, Landed) && topics_clash(Replays, Checkpoints));
         assert!(topics_clash(Checkpoints, Landed) && topics_clash(Captured, DeadLetters));
     }
 }

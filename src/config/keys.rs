@@ -522,6 +522,13 @@ pub static KEYS: &[Key] = &[
         "Least deviation as a multiple of the baseline's square root, which is that of independent events.",
     )
     .derived("1.5 for `zscore`, 0.75 for `quantile`"),
+    // Dead letters
+    section("dlq", "What `headwater dlq replay` keeps."),
+    key("dlq.replay_topic", Kind::Text(Format::Topic), "Compacted topic of what was replayed: a dead letter is replayed once.")
+        .derived("headwater-<pipeline>-replays"),
+    integer("dlq.replay_replication", 1, 32_767, "1", "Its replication where it is created."),
+    text("dlq.transactional_id", "`transactional.id`: a second replay with the same one fences the first.")
+        .derived("headwater-<pipeline>-replay"),
     // The short form's own sections
     section("datalake", "Short form: the landing of `kafka.topic`, by the rules of the orders pipeline."),
     file("datalake.path", "Root of the table; partitioned by `created_at`, `order_id` not null, `amount` not negative."),

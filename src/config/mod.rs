@@ -7,7 +7,7 @@
 //! 2. `HEADWATER__…` overrides, then `${VAR}` substitution (`environment`),
 //! 3. a copy for each tenant (`tenants`),
 //! 4. the tree against the table: unknown keys, types, ranges (`check`),
-//! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`, `analyze`),
+//! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`, `analyze`, `dlq`),
 //! 6. clashes between tables and between tenants (`claims`),
 //!
 //! and gathers every error on the way rather than stopping at the first.
@@ -16,6 +16,7 @@ mod analyze;
 mod capture;
 mod check;
 mod claims;
+mod dlq;
 mod environment;
 mod error;
 mod formats;
@@ -134,6 +135,7 @@ fn build_pipeline(
     check_short_topic(top, errors);
     let from_catalogue = |land: &model::Land| land.tables.iter().any(|t| matches!(t.schema, LandSchema::Table { .. }));
     let analyze = analyze::build(top, id, errors, claims);
+    let dlq = dlq::build(top, id, claims);
     let needs_postgres = capture.is_some() || analyze.is_some() || land.as_ref().is_some_and(from_catalogue);
     let postgres = match top.has("postgres") || needs_postgres {
         true => Some(postgres::build(&top.section("postgres"), errors)?),
@@ -143,7 +145,7 @@ fn build_pipeline(
         let rule = "configures nothing to do: give postgres.table with kafka.topic, capture.tables, land.tables or analyze.jobs";
         errors.add(&Origin::File, "", Problem::Rule(rule.into()));
     }
-    Some(Pipeline { name: name.to_owned(), postgres, kafka: kafka?, capture, land, analyze })
+    Some(Pipeline { name: name.to_owned(), postgres, kafka: kafka?, capture, land, analyze, dlq })
 }
 
 fn check_short_topic(top: &Section, errors: &mut Collector) {

@@ -10,9 +10,10 @@
 use super::{
     client_config,
     complaint::Complaints,
+    header::{self, bytes},
     topic::{self, TopicDescription, TopicError},
 };
-use crate::config::model::Kafka;
+use crate::{config::model::Kafka, record::headers::Headers};
 use rdkafka::{
     ClientConfig, TopicPartitionList, bindings as native,
     client::{Client, ClientContext},
@@ -23,7 +24,7 @@ use std::{
     cell::Cell,
     ffi::{CStr, CString, c_char, c_int, c_void},
     marker::PhantomData,
-    ptr, slice,
+    ptr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -95,29 +96,9 @@ impl Record<'_> {
     }
 
     /// Headers in their order, names and values as they are.
-    pub fn headers(&self) -> Vec<(String, Option<Vec<u8>>)> {
-        let mut found = Vec::new();
-        // SAFETY: headers, names and values belong to the message, which lives as long as the
-        // record; they are copied before returning.
-        unsafe {
-            let mut headers = ptr::null_mut();
-            if native::rd_kafka_message_headers(self.message, &mut headers)
-                != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-            {
-                return found;
-            }
-            loop {
-                let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-                let code = native::rd_kafka_header_get_all(headers, found.len(), &mut name, &mut value, &mut size);
-                if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                    return found;
-                }
-                found.push((
-                    CStr::from_ptr(name).to_string_lossy().into_owned(),
-                    bytes(value, size).map(<[u8]>::to_vec),
-                ));
-            }
-        }
+    pub fn headers(&self) -> Headers {
+        // SAFETY: the message lives as long as the record.
+        unsafe { header::all(self.message) }
     }
 }
 
@@ -420,13 +401,6 @@ pub(super) unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Pol
             }
         }
     }
-}
-
-/// # Safety
-/// `start` is null or points to `size` bytes that live as long as the result.
-unsafe fn bytes<'a>(start: *const c_void, size: usize) -> Option<&'a [u8]> {
-    // SAFETY: as the caller promises.
-    (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast(), size) })
 }
 
 unsafe extern "C" fn on_rebalance(

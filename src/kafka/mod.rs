@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod complaint;
 pub mod consumer;
+pub mod header;
 pub mod partitions;
 pub mod plain_producer;
 pub mod producer;

@@ -1,5 +1,5 @@
-//! The transactional publisher of `capture`. Every call blocks, with a deadline; it lives on a
-//! thread of its own.
+//! The transactional publisher of `capture` and of replays. Every call blocks, with a deadline; it
+//! lives on a thread of its own.
 
 use super::{
     client_config,
@@ -28,6 +28,8 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(30);
 const SEND_DEADLINE: Duration = Duration::from_secs(60);
 const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
+/// The client's mark for a partition that the partitioner chooses.
+const UNASSIGNED: i32 = -1;
 /// The broker aborts what stays open for longer.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,7 +37,7 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum ProducerError {
     #[error("Kafka at {brokers} cannot be reached: {reason}; check kafka.brokers and its security settings")]
     Unreachable { brokers: String, reason: String },
-    #[error("another capture with transactional id {transactional_id} has taken over; this one ends")]
+    #[error("another process with transactional id {transactional_id} has taken over; this one ends")]
     Fenced { transactional_id: String },
     #[error("the Kafka transaction was open for longer than the broker allows, and was aborted")]
     Expired,
@@ -95,18 +97,18 @@ impl ProducerContext for Listener {
 pub struct Headers(*mut rd_kafka_headers_t);
 
 impl Headers {
-    pub fn new(pairs: &[(&str, &str)]) -> Headers {
+    /// Names and values in this order; names may repeat, and a value may be null.
+    pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Headers {
         // SAFETY: names and values are given with their lengths, and are copied by the call.
         unsafe {
-            let set = rd_kafka_headers_new(pairs.len());
+            let set = rd_kafka_headers_new(8);
             for (name, value) in pairs {
-                let (name_length, value_length) = (name.len() as isize, value.len() as isize);
                 rd_kafka_header_add(
                     set,
                     name.as_ptr().cast::<c_char>(),
-                    name_length,
-                    value.as_ptr().cast::<c_void>(),
-                    value_length,
+                    name.len() as isize,
+                    value.map_or(ptr::null(), <[u8]>::as_ptr).cast::<c_void>(),
+                    value.map_or(0, <[u8]>::len) as isize,
                 );
             }
             Headers(set)
@@ -124,6 +126,19 @@ impl Drop for Headers {
 /// A topic that messages are sent to, looked up once. Belongs to the producer that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicHandle(usize);
+
+/// A message to send.
+pub struct Outgoing<'a> {
+    pub topic: TopicHandle,
+    /// By the key when absent.
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    /// Null is a tombstone.
+    pub value: Option<&'a [u8]>,
+    pub headers: Option<&'a Headers>,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: i64,
+}
 
 pub struct TransactionalProducer {
     transactional_id: String,
@@ -189,14 +204,7 @@ impl TransactionalProducer {
     }
 
     /// Hands one message to the client, waiting for room where its queue is full.
-    pub fn send(
-        &mut self,
-        topic: TopicHandle,
-        key: &[u8],
-        value: &[u8],
-        headers: Option<&Headers>,
-        timestamp_ms: i64,
-    ) -> Result<(), ProducerError> {
+    pub fn send(&mut self, message: &Outgoing<'_>) -> Result<(), ProducerError> {
         self.sent_since_poll += 1;
         if self.sent_since_poll >= 4096 {
             self.sent_since_poll = 0;
@@ -204,8 +212,7 @@ impl TransactionalProducer {
         }
         let mut full_since = None;
         loop {
-            let code = self.produce(topic, key, value, headers, timestamp_ms);
-            match code {
+            match self.produce(message) {
                 rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => return Ok(()),
                 rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL => {
                     let since = *full_since.get_or_insert_with(Instant::now);
@@ -222,32 +229,30 @@ impl TransactionalProducer {
         }
     }
 
-    fn produce(
-        &self,
-        topic: TopicHandle,
-        key: &[u8],
-        value: &[u8],
-        headers: Option<&Headers>,
-        timestamp_ms: i64,
-    ) -> rd_kafka_resp_err_t {
+    fn produce(&self, message: &Outgoing<'_>) -> rd_kafka_resp_err_t {
+        let start = |bytes: Option<&[u8]>| bytes.map_or(ptr::null(), <[u8]>::as_ptr).cast::<c_void>();
+        let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         // SAFETY: every argument has the type that its tag announces; key and value are copied
-        // (F_COPY); the copy of the headers is the client's unless it refuses the message.
+        // (F_COPY), and null where there is none; the copy of the headers is the client's unless it
+        // refuses the message.
         unsafe {
-            let copy = headers.map_or(ptr::null_mut(), |headers| rd_kafka_headers_copy(headers.0));
+            let copy = message.headers.map_or(ptr::null_mut(), |headers| rd_kafka_headers_copy(headers.0));
             let code = rd_kafka_producev(
                 self.producer.client().native_ptr(),
                 Argument::RD_KAFKA_VTYPE_RKT,
-                self.topics[topic.0],
+                self.topics[message.topic.0],
+                Argument::RD_KAFKA_VTYPE_PARTITION,
+                message.partition.unwrap_or(UNASSIGNED),
                 Argument::RD_KAFKA_VTYPE_MSGFLAGS,
                 RD_KAFKA_MSG_F_COPY,
                 Argument::RD_KAFKA_VTYPE_VALUE,
-                value.as_ptr().cast::<c_void>(),
-                value.len(),
+                start(message.value),
+                length(message.value),
                 Argument::RD_KAFKA_VTYPE_KEY,
-                key.as_ptr().cast::<c_void>(),
-                key.len(),
+                start(message.key),
+                length(message.key),
                 Argument::RD_KAFKA_VTYPE_TIMESTAMP,
-                timestamp_ms,
+                message.timestamp_ms,
                 Argument::RD_KAFKA_VTYPE_HEADERS,
                 copy,
                 Argument::RD_KAFKA_VTYPE_END,

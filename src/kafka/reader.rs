@@ -4,13 +4,13 @@
 //! The end of a partition is often a transaction marker, which no consumer is given: a partition is
 //! done at its end-of-partition event or at the first record past the end, whichever comes first.
 
-use super::{admin::AdminError, client_config, reach};
+use super::{admin::AdminError, client_config, header, reach};
 use crate::config::model::Kafka;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError as ClientError,
-    message::{BorrowedMessage, Headers},
+    message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
 use std::{
@@ -81,7 +81,7 @@ impl<'a> Record<'a> {
 
     /// The value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.message.headers()?.iter().find(|header| header.key == name)?.value
+        header::first(self.message, name)
     }
 }
 

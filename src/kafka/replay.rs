@@ -1,13 +1,12 @@
 //! Reading committed messages back from a topic's begin: checkpoints, and whether rows of a table
 //! are there already. Blocks; called on a thread of its own.
 
-use super::{client_config, producer::ProducerError};
+use super::{client_config, header, producer::ProducerError};
 use crate::config::model::Kafka;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError as ClientError,
-    message::Headers,
 };
 use std::{
     collections::HashMap,
@@ -134,7 +133,7 @@ pub fn latest_values(
 }
 
 /// Whether a topic holds committed messages with this value of this header.
-pub fn holds(kafka: &Kafka, topic: &str, header: &str, value: &str) -> Result<bool, ProducerError> {
+pub fn holds(kafka: &Kafka, topic: &str, name: &str, value: &str) -> Result<bool, ProducerError> {
     let reader = consumer(kafka, "read_committed")?;
     let metadata = reader.fetch_metadata(Some(topic), CALL).map_err(failed("looking up a topic"))?;
     let partitions: Vec<i32> =
@@ -147,9 +146,7 @@ pub fn holds(kafka: &Kafka, topic: &str, header: &str, value: &str) -> Result<bo
             continue;
         }
         visit(&reader, topic, partition, |message| {
-            let is_ours = message.headers().is_some_and(|headers| {
-                headers.iter().any(|found| found.key == header && found.value == Some(value.as_bytes()))
-            });
+            let is_ours = header::first(message, name) == Some(value.as_bytes());
             foreign += u64::from(!is_ours);
             found = is_ours || foreign > MOST_FOREIGN;
             !found

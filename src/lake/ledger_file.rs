@@ -3,7 +3,7 @@
 
 use super::{
     LakeError, directory,
-    ledger::{self, LedgerFile, Progress, Record},
+    ledger::{self, LedgerFile, Progress, Record, Recovery},
 };
 use crate::failpoint;
 use std::{
@@ -59,10 +59,19 @@ impl Ledger {
         Ok((Ledger { path, file, length: good as u64, progress: recovery.progress }, recovery.pending))
     }
 
+    /// What `<directory>/ledger` says, read without its lock and left as it is; none where there is none.
+    pub fn read(directory: &Path) -> Result<Option<Recovery>, LakeError> {
+        let path = directory.join("ledger");
+        match fs::read(&path) {
+            Ok(bytes) => ledger::recover(&bytes).map(Some).map_err(|source| LakeError::Ledger { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LakeError::io("read", &path)(source)),
+        }
+    }
+
     /// Where a ledger stands, read without its lock: for a partition that another process owns.
     pub fn peek(directory: &Path) -> Option<i64> {
-        let bytes = fs::read(directory.join("ledger")).ok()?;
-        Some(ledger::recover(&bytes).ok()?.progress?.next)
+        Some(Ledger::read(directory).ok()??.progress?.next)
     }
 
     pub fn path(&self) -> &Path {

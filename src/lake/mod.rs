@@ -9,6 +9,7 @@
 //! A crash before 2 leaves staged files that nobody vouches for: they are deleted. A crash after it
 //! is rolled forward. A partition's ledger is touched only by the process that holds its lock.
 
+pub mod dead_letter;
 pub mod directory;
 pub mod ledger;
 pub mod ledger_file;
@@ -18,6 +19,9 @@ pub mod reader;
 pub mod store;
 
 use std::{io, path::PathBuf};
+
+/// Footer key of Kafka's id of the topic whose records a file holds.
+pub const TOPIC_ID: &str = "headwater.topic_id";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {

@@ -1,4 +1,4 @@
-//! One Parquet file in staging: encoded, checksummed, made durable.
+//! One Parquet file: encoded, checksummed, made durable.
 
 use super::LakeError;
 use arrow_array::RecordBatch;
@@ -17,7 +17,7 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write},
     os::fd::AsRawFd,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const ROW_GROUP_BYTES: usize = 128 << 20;
@@ -80,20 +80,42 @@ impl Encoder {
         path: &Path,
         batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
     ) -> Result<(Written, File), LakeError> {
+        let mut writing = self.begin(path)?;
+        for batch in batches {
+            writing.push(&batch.map_err(|error| parquet_error(path, error.into()))?)?;
+        }
+        writing.finish()
+    }
+
+    /// Begins `path`, to be written batch by batch.
+    pub fn begin(&self, path: &Path) -> Result<Writing, LakeError> {
         let file = File::create(path).map_err(LakeError::io("create", path))?;
-        let failed = |error: ParquetError| parquet_error(path, error);
         let sink = Checksummed { inner: BufWriter::with_capacity(64 << 10, file), bytes: 0, crc32c: 0 };
         let options = ArrowWriterOptions::new().with_properties(self.properties.clone());
-        let mut writer = ArrowWriter::try_new_with_options(sink, self.schema.clone(), options).map_err(failed)?;
-        let mut rows = 0;
-        for batch in batches {
-            let batch = batch.map_err(|error| failed(error.into()))?;
-            rows += batch.num_rows() as u64;
-            writer.write(&batch).map_err(failed)?;
-        }
-        let sink = writer.into_inner().map_err(failed)?;
-        let written = Written { rows, bytes: sink.bytes, crc32c: sink.crc32c };
-        let file = sink.inner.into_inner().map_err(|error| LakeError::io("write", path)(error.into_error()))?;
+        let writer = ArrowWriter::try_new_with_options(sink, self.schema.clone(), options)
+            .map_err(|error| parquet_error(path, error))?;
+        Ok(Writing { path: path.to_owned(), writer, rows: 0 })
+    }
+}
+
+/// A file that is being written.
+pub struct Writing {
+    path: PathBuf,
+    writer: ArrowWriter<Checksummed<BufWriter<File>>>,
+    rows: u64,
+}
+
+impl Writing {
+    pub fn push(&mut self, batch: &RecordBatch) -> Result<(), LakeError> {
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(batch).map_err(|error| parquet_error(&self.path, error))
+    }
+
+    /// Writes the end. The bytes are not durable yet: sync the file that is given back.
+    pub fn finish(self) -> Result<(Written, File), LakeError> {
+        let sink = self.writer.into_inner().map_err(|error| parquet_error(&self.path, error))?;
+        let written = Written { rows: self.rows, bytes: sink.bytes, crc32c: sink.crc32c };
+        let file = sink.inner.into_inner().map_err(|error| LakeError::io("write", &self.path)(error.into_error()))?;
         start_writing_back(&file);
         Ok((written, file))
     }

@@ -2,7 +2,10 @@
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use parquet::{
+    arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
+    file::metadata::{ParquetMetaData, RowGroupMetaData},
+};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -16,6 +19,8 @@ pub enum LakeReadError {
     Open { path: PathBuf, source: io::Error },
     #[error("{} is not a readable Parquet file: {source}", .path.display())]
     Parquet { path: PathBuf, source: parquet::errors::ParquetError },
+    #[error("{} is not a file of dead letters: it has no column {column} of its type; move it away", .path.display())]
+    DeadLetters { path: PathBuf, column: &'static str },
 }
 
 /// What a data file's name says:
@@ -139,6 +144,7 @@ pub struct FileReader {
     path: PathBuf,
     schema: SchemaRef,
     rows: u64,
+    topic_id: Option<String>,
     batches: parquet::arrow::arrow_reader::ParquetRecordBatchReader,
 }
 
@@ -147,20 +153,39 @@ const BATCH_ROWS: usize = 4096;
 impl FileReader {
     /// Reads `columns` (those of them that there are), or all without them.
     pub fn open(path: &Path, columns: Option<&[&str]>) -> Result<FileReader, LakeReadError> {
+        FileReader::open_within(path, columns, usize::MAX)
+    }
+
+    /// The same in batches of about `batch_bytes`, and of a row at least.
+    pub fn open_within(
+        path: &Path,
+        columns: Option<&[&str]>,
+        batch_bytes: usize,
+    ) -> Result<FileReader, LakeReadError> {
         let file = fs::File::open(path).map_err(|source| LakeReadError::Open { path: path.to_owned(), source })?;
         let unreadable = |source| LakeReadError::Parquet { path: path.to_owned(), source };
         let mut builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
         let schema = builder.schema().clone();
         let rows = builder.metadata().file_metadata().num_rows().max(0) as u64;
-        if let Some(columns) = columns {
+        let is_chosen = |name: &str| columns.is_none_or(|columns| columns.contains(&name));
+        let batch_rows = rows_within(batch_bytes, builder.metadata(), is_chosen);
+        let metadata = builder.metadata().file_metadata().key_value_metadata();
+        let topic_id = metadata.into_iter().flatten().find(|pair| pair.key == super::TOPIC_ID);
+        let topic_id = topic_id.and_then(|pair| pair.value.clone());
+        if columns.is_some() {
             let chosen: Vec<usize> = (0..schema.fields().len())
-                .filter(|index| columns.contains(&schema.field(*index).name().as_str()))
+                .filter(|index| is_chosen(schema.field(*index).name()))
                 .collect();
             let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
             builder = builder.with_projection(mask);
         }
-        let batches = builder.with_batch_size(BATCH_ROWS).build().map_err(unreadable)?;
-        Ok(FileReader { path: path.to_owned(), schema, rows, batches })
+        let batches = builder.with_batch_size(batch_rows).build().map_err(unreadable)?;
+        Ok(FileReader { path: path.to_owned(), schema, rows, topic_id, batches })
+    }
+
+    /// Kafka's id of the topic whose records these are, where the file says it.
+    pub fn topic_id(&self) -> Option<&str> {
+        self.topic_id.as_deref()
     }
 
     /// Of the whole file, whichever columns are read.
@@ -180,6 +205,18 @@ impl Iterator for FileReader {
         let batch = self.batches.next()?;
         Some(batch.map_err(|source| LakeReadError::Parquet { path: self.path.clone(), source: source.into() }))
     }
+}
+
+/// How many rows take `bytes`, by the mean of the row group whose rows are largest.
+fn rows_within(bytes: usize, metadata: &ParquetMetaData, is_chosen: impl Fn(&str) -> bool) -> usize {
+    let mean = |group: &RowGroupMetaData| {
+        let chosen = group.columns().iter().filter(|column| {
+            column.column_path().parts().first().is_some_and(|name| is_chosen(name))
+        });
+        chosen.map(|column| column.uncompressed_size()).sum::<i64>() / group.num_rows().max(1)
+    };
+    let largest = metadata.row_groups().iter().map(mean).max().unwrap_or_default();
+    (bytes / usize::try_from(largest).unwrap_or_default().max(1)).clamp(1, BATCH_ROWS)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
     failpoint,
     kafka::consumer::Record,
     lake::{
-        LakeError,
+        self, LakeError,
         ledger::{LedgerFile, Root},
         parquet_file::Encoder,
         store::Store,
@@ -132,7 +132,7 @@ impl Batch {
         self.note(record);
         *self.reasons.entry(rejection.reason).or_default() += 1;
         let now = now_us();
-        let rows = self.dead_letters.get_or_insert_with(|| Rows::new(dead_letter::schema()));
+        let rows = self.dead_letters.get_or_insert_with(|| Rows::new(lake::dead_letter::schema()));
         self.bytes += dead_letter::push(rows, topic, record, rejection, now);
     }
 
@@ -143,12 +143,7 @@ impl Batch {
         let keys: Vec<&str> = layout.key_columns.iter().map(String::as_str).collect();
         stage.rows(Root::Table, self.rows, &keys, layout.compression_level)?;
         if let Some(rows) = self.dead_letters {
-            stage.rows(
-                Root::DeadLetters,
-                rows,
-                &["raw_payload", "raw_text", "kafka_offset", "key"],
-                layout.compression_level,
-            )?;
+            stage.rows(Root::DeadLetters, rows, &lake::dead_letter::UNIQUE, layout.compression_level)?;
         }
         stage.sync()?;
         failpoint::hit("land.after_stage").map_err(LakeError::io("write in", store.staging()))?;
@@ -160,6 +155,8 @@ impl Batch {
 #[derive(Debug, Clone)]
 pub struct Range {
     pub topic: String,
+    /// Kafka's id of the topic.
+    pub topic_id: String,
     pub partition: i32,
     pub first: i64,
     pub next: i64,
@@ -196,6 +193,7 @@ impl Stage<'_> {
         let arrow = |error: ArrowError| failed(error.into());
         let metadata = [
             ("headwater.topic", self.range.topic.clone()),
+            (lake::TOPIC_ID, self.range.topic_id.clone()),
             ("headwater.partition", self.range.partition.to_string()),
             ("headwater.first_offset", self.range.first.to_string()),
             ("headwater.last_offset", (self.range.next - 1).to_string()),

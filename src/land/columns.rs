@@ -1,12 +1,13 @@
 //! Growing columns of an open batch, turned into Arrow arrays when it closes.
 
 use super::schema::{Kind, Schema};
+use crate::lake::dead_letter::timestamp_type;
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
     StringArray, TimestampMicrosecondArray,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
-use arrow_schema::{ArrowError, DataType, Field, SchemaRef, TimeUnit};
+use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
 use std::sync::Arc;
 
 pub fn data_type(kind: Kind) -> DataType {
@@ -19,11 +20,6 @@ pub fn data_type(kind: Kind) -> DataType {
         Kind::Date => DataType::Date32,
         Kind::Text(_) => DataType::Utf8,
     }
-}
-
-/// Microseconds, adjusted to UTC.
-pub fn timestamp_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
 /// The Arrow schema of a table's files: its columns, then those that land adds.

@@ -1,39 +1,15 @@
 //! Dead letters: records that could not become rows, with their exact bytes and the reason.
 
-use super::{columns::timestamp_type, rows::Rows};
+use super::rows::Rows;
 use crate::{
     kafka::consumer::Record,
-    record::{reason::Rejection, time},
+    record::{headers, reason::Rejection, time},
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use base64::Engine;
-use std::sync::Arc;
 
-/// The columns of a dead-letter file.
-pub fn schema() -> SchemaRef {
-    let field = |name: &str, data_type: DataType, nullable| Field::new(name, data_type, nullable);
-    Arc::new(Schema::new(vec![
-        // Null for a tombstone.
-        field("raw_payload", DataType::Binary, true),
-        // The same as text, where it is UTF-8.
-        field("raw_text", DataType::Utf8, true),
-        field("topic", DataType::Utf8, false),
-        field("error_reason", DataType::Utf8, false),
-        field("error_detail", DataType::Utf8, false),
-        field("error_ts", timestamp_type(), false),
-        field("kafka_partition", DataType::Int32, false),
-        field("kafka_offset", DataType::Int64, false),
-        field("kafka_timestamp", timestamp_type(), true),
-        field("key", DataType::Binary, true),
-        // A JSON array of [name, value in base64 or null], for names repeat and values are bytes.
-        field("headers", DataType::Utf8, true),
-    ]))
-}
-
-/// Adds `record`, rejected now. Gives the bytes by which the rows have grown.
+/// Adds `record`, rejected now, to rows of the columns of [`crate::lake::dead_letter::schema`]. Gives the bytes by which the rows have grown.
 pub fn push(rows: &mut Rows, topic: &str, record: &Record<'_>, rejection: &Rejection, now_micros: i64) -> usize {
     let text = record.payload.filter(|payload| simdutf8::basic::from_utf8(payload).is_ok());
-    let headers = headers_json(&record.headers());
+    let headers = headers::encode(&record.headers());
     let timestamp = record.timestamp_ms().and_then(|ms| ms.checked_mul(1_000)).filter(|micros| in_range(*micros));
     let columns = &mut rows.columns;
     columns[0].push_bytes_or_null(record.payload);
@@ -65,14 +41,4 @@ pub fn push(rows: &mut Rows, topic: &str, record: &Record<'_>, rejection: &Rejec
 fn in_range(micros: i64) -> bool {
     let days = micros.div_euclid(time::MICROS_PER_DAY);
     (1..=9_999).contains(&i32::try_from(days).map_or(0, |days| time::civil_from_days(days).0))
-}
-
-fn headers_json(headers: &[(String, Option<Vec<u8>>)]) -> Option<String> {
-    if headers.is_empty() {
-        return None;
-    }
-    let encode = |value: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(value);
-    let list: Vec<(&str, Option<String>)> =
-        headers.iter().map(|(name, value)| (name.as_str(), value.as_ref().map(encode))).collect();
-    serde_json::to_string(&list).ok()
 }

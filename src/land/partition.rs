@@ -190,6 +190,7 @@ impl Open {
         let batch = self.batch.take();
         let range = Range {
             topic: layout.topic.clone(),
+            topic_id: self.topic_id.clone(),
             partition,
             first: self.committed,
             next: self.position,

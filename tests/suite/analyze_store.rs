@@ -129,7 +129,7 @@ pub fn dead_letter(offset: i64, payload: &[u8]) -> DeadLetter {
         timestamp_ms: Some(NOON_MS),
         key: None,
         payload: Some(payload.to_owned()),
-        headers: vec![("h".to_owned(), Some(vec![0, 255])), ("n\0".to_owned(), None)],
+        headers: vec![(b"h".to_vec(), Some(vec![0, 255])), (b"n\0".to_vec(), None)],
         reason: "schema_validation_failed".to_owned(),
         detail: "not a JSON object".to_owned(),
         at_ms: NOON_MS,

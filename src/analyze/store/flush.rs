@@ -9,8 +9,8 @@ use super::{
 use crate::{
     analyze::{anomaly::Moment, window::WindowRow},
     failpoint,
+    record::headers::{self, Headers},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use deadpool_postgres::{Object, Transaction};
 use std::collections::{BTreeMap, HashMap};
 use tokio_postgres::IsolationLevel;
@@ -59,7 +59,7 @@ pub struct DeadLetter {
     pub key: Option<Vec<u8>>,
     /// The exact bytes; none for a tombstone.
     pub payload: Option<Vec<u8>>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Headers,
     /// One of the closed set of reasons.
     pub reason: String,
     pub detail: String,
@@ -280,7 +280,8 @@ async fn write_dead_letters(transaction: &Transaction<'_>, flush: &Flush, job: &
                     &chunk.iter().map(|d| d.offset).collect::<Vec<_>>(),
                     &chunk.iter().map(|d| d.timestamp_ms.map(Timestamp)).collect::<Vec<_>>(),
                     &chunk.iter().map(|d| d.key.as_deref()).collect::<Vec<_>>(),
-                    &chunk.iter().map(|d| headers_json(&d.headers)).collect::<Vec<_>>(),
+                    // As text and not jsonb: there a NUL in a name stays what it is.
+                    &chunk.iter().map(|d| headers::encode(&d.headers)).collect::<Vec<_>>(),
                     &chunk.iter().map(|d| d.topic_id.as_str()).collect::<Vec<_>>(),
                 ],
             )
@@ -292,16 +293,6 @@ async fn write_dead_letters(transaction: &Transaction<'_>, flush: &Flush, job: &
 /// The payload as text, where PostgreSQL can hold it as such.
 fn text_of(payload: Option<&[u8]>) -> Option<&str> {
     std::str::from_utf8(payload?).ok().filter(|text| !text.contains('\0'))
-}
-
-fn headers_json(headers: &[(String, Option<Vec<u8>>)]) -> Option<String> {
-    if headers.is_empty() {
-        return None;
-    }
-    // As JSON text and not jsonb: there a NUL in a name stays what it is.
-    let list: Vec<(&str, Option<String>)> =
-        headers.iter().map(|(name, value)| (name.as_str(), value.as_ref().map(|v| STANDARD.encode(v)))).collect();
-    serde_json::to_string(&list).ok()
 }
 
 /// The one place that adds instead of writing absolute values: counts of late events outlive the process

@@ -63,6 +63,7 @@ pub struct Pipeline {
     pub capture: Option<Capture>,
     pub land: Option<Land>,
     pub analyze: Option<Analyze>,
+    pub dlq: Dlq,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -268,6 +269,16 @@ pub enum LandSchema {
     },
     /// A JSON Schema file.
     File(PathBuf),
+}
+
+/// What replays of dead letters need.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Dlq {
+    /// Compacted topic of what was replayed.
+    pub replay_topic: String,
+    pub replay_replication: i32,
+    /// `transactional.id`; one replay of a pipeline at a time.
+    pub transactional_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
