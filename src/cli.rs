@@ -5,7 +5,7 @@ use crate::{
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo,
+    demo, dlq,
     generate::{self, GenerateError},
     land, metrics, record, verify,
 };
@@ -63,6 +63,9 @@ enum Command {
     ///
     /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
     Anomalies(AnomaliesArgs),
+    /// Records that were refused: how many and why, one whole, back onto a topic, out into a file.
+    #[command(subcommand)]
+    Dlq(Box<DlqCommand>),
     /// Write realistic data to try things with.
     #[command(subcommand)]
     Generate(Box<GenerateCommand>),
@@ -92,6 +95,46 @@ enum GenerateCommand {
     Orders(generate::Options),
     /// A streaming platform's chat and viewer counts into Kafka, with planted spikes, drops and emote storms.
     Chat(ChatArgs),
+}
+
+#[derive(Subcommand)]
+enum DlqCommand {
+    /// Count the dead letters of land and analyze, by stage, topic, day and reason.
+    ///
+    /// Reads the files and tables of every stage that the file configures; Kafka only for which of them were
+    /// replayed.
+    #[command(after_help = dlq::filter::columns_help())]
+    List(DlqArgs<dlq::list::Options>),
+    /// Show one record whole: reason, times, key, headers and payload.
+    Show(DlqArgs<dlq::show::Options>),
+    /// Send dead letters again: exact payload, key and headers, each once, even if killed in the middle.
+    ///
+    /// Messages and the record of which they are stand in one Kafka transaction: readers of committed messages
+    /// (isolation.level=read_committed) see each once, however often this is run. A run with another filter does
+    /// not send again what one before has sent; --again NAME does. It is safe to interrupt it.
+    ///
+    /// On its own topic a record is read like any new one: land files it, analyze counts it by its event time,
+    /// and where it is still wrong it becomes a new dead letter, of another offset. Its timestamp in Kafka is the
+    /// time of the replay. Without --keep-partition it goes to the partition of its key, as Java's clients choose
+    /// it; one without a key to any.
+    #[command(after_help = dlq::filter::columns_help())]
+    Replay(DlqArgs<dlq::replay::Options>),
+    /// Write dead letters to a file, whole: a JSON object a line, or Parquet.
+    ///
+    /// In JSON, bytes that are UTF-8 are text (payload, key), others base64 (payload_base64, key_base64).
+    #[command(after_help = dlq::filter::columns_help())]
+    Export(DlqArgs<dlq::export::Options>),
+}
+
+#[derive(Args)]
+struct DlqArgs<O: Args> {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    options: O,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
 }
 
 #[derive(Args)]
@@ -250,6 +293,7 @@ async fn dispatch(command: Command) -> ExitCode {
             }
             Err(error) => failed(&error),
         },
+        Command::Dlq(command) => run_dlq(*command).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -362,6 +406,65 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
         }
     }
     if all_equal { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+async fn run_dlq(command: DlqCommand) -> ExitCode {
+    match command {
+        DlqCommand::List(args) => match load(&args.file.config) {
+            Ok(config) => told(dlq::list::list(config, args.options).await, args.format),
+            Err(code) => code,
+        },
+        DlqCommand::Show(args) => {
+            let is_raw = args.options.raw;
+            let shown = match load(&args.file.config) {
+                Ok(config) => dlq::show::show(config, args.options).await,
+                Err(code) => return code,
+            };
+            match shown.as_ref().map(|shown| shown.raw()) {
+                Ok(Ok(payload)) if is_raw => match std::io::stdout().write_all(payload) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => failed(&error),
+                },
+                Ok(Err(error)) if is_raw => failed(&error),
+                _ => told(shown, args.format),
+            }
+        }
+        DlqCommand::Replay(args) => match load(&args.file.config) {
+            Ok(config) => told(dlq::replay::replay(config, args.options).await, args.format),
+            Err(code) => code,
+        },
+        DlqCommand::Export(args) => {
+            let is_stdout = args.options.to == Path::new("-");
+            match load(&args.file.config) {
+                Ok(config) => match dlq::export::export(config, args.options).await {
+                    // The letters themselves are there.
+                    Ok(report) if is_stdout => {
+                        report.warnings.iter().for_each(|warning| eprintln!("headwater: warning: {warning}"));
+                        ExitCode::SUCCESS
+                    }
+                    result => told(result, args.format),
+                },
+                Err(code) => code,
+            }
+        }
+    }
+}
+
+fn told<T: Serialize + Display>(result: Result<T, dlq::DlqError>, format: Format) -> ExitCode {
+    match result {
+        Ok(report) => {
+            print_result(&report, format);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("headwater: {error}");
+            ExitCode::from(match &error {
+                error if error.is_usage() => exit::USAGE,
+                error if error.is_unavailable() => exit::UNAVAILABLE,
+                _ => exit::FAILED,
+            })
+        }
+    }
 }
 
 fn generated<T: Serialize + Display>(result: Result<T, GenerateError>, format: Format) -> ExitCode {

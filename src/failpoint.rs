@@ -36,6 +36,11 @@ pub const ALL: &[&str] = &[
     "analyze.mid_transaction",
     "analyze.before_commit",
     "analyze.after_commit",
+    "dlq.before_begin",
+    "dlq.mid_transaction",
+    "dlq.before_record",
+    "dlq.before_commit",
+    "dlq.after_commit",
 ];
 
 #[derive(Clone, Copy, PartialEq)]

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod dlq;
 pub mod failpoint;
 pub mod generate;
 pub mod health;

@@ -225,7 +225,14 @@ impl Loop {
             let topic = if row.is_dead_letter { self.dead_letters } else { topic };
             let (key, value) = (&batch.bytes[start..row.key_end], &batch.bytes[row.key_end..row.end]);
             let (partition, timestamp_ms) = (None, now_ms);
-            self.producer.send(&Outgoing { topic, partition, key: Some(key), value: Some(value), headers, timestamp_ms })?;
+            self.producer.send(&Outgoing {
+                topic,
+                partition,
+                key: Some(key),
+                value: Some(value),
+                headers,
+                timestamp_ms,
+            })?;
             start = row.end;
         }
         batch.bytes.clear();

@@ -54,7 +54,10 @@ impl Engine {
         let publisher = Publisher::start(&kafka, &self.capture, pulse).await?;
         let topic = self.capture.checkpoint_topic.clone();
         let prefix = format!("{}/", self.pipeline.name);
-        let checkpoints = blocking(move || replay::latest_values(&kafka, &topic, |key| key.starts_with(&prefix))).await;
+        let checkpoints = blocking(move || {
+            replay::latest_values(&kafka, &topic, replay::Open::Settle, |key| key.starts_with(&prefix))
+        })
+        .await;
         let checkpoints = match checkpoints {
             Ok(checkpoints) => checkpoints,
             Err(error) => {

@@ -3,7 +3,7 @@
 use super::{client_config, reach};
 use crate::config::model::Kafka;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
@@ -95,6 +95,13 @@ pub async fn delete_topics(kafka: &Kafka, names: &[&str]) -> Result<(), AdminErr
         }
     }
     Ok(())
+}
+
+/// A topic's own or inherited setting; none where the user may not see it.
+pub async fn topic_setting(kafka: &Kafka, topic: &str, name: &str) -> Result<Option<String>, AdminError> {
+    let found = client(kafka)?.describe_configs(&[ResourceSpecifier::Topic(topic)], &options()).await?;
+    let entries = found.into_iter().flatten().flat_map(|resource| resource.entries);
+    Ok(entries.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value))
 }
 
 fn client(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, AdminError> {

@@ -4,11 +4,7 @@
 //! librdkafka gives names as C strings: of a name with a NUL byte, what stands before it.
 
 use crate::record::headers::Headers;
-use rdkafka::{
-    bindings as native,
-    message::BorrowedMessage,
-    types::RDKafkaRespErr,
-};
+use rdkafka::{bindings as native, message::BorrowedMessage, types::RDKafkaRespErr};
 use std::{
     ffi::{CStr, CString, c_void},
     ptr, slice,

@@ -106,15 +106,28 @@ fn visit(
     }
 }
 
+/// What is done about a transaction that is open when the reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Waited for: it may be of a producer that is fenced only now, and end in a commit.
+    Settle,
+    /// Left out, as all that comes later.
+    Ignore,
+}
+
 /// The latest value of each key that `wanted` accepts, from a compacted topic of one partition.
 pub fn latest_values(
     kafka: &Kafka,
     topic: &str,
+    open: Open,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<HashMap<String, Vec<u8>>, ProducerError> {
     let reader = consumer(kafka, "read_committed")?;
     let mut values = HashMap::new();
-    let (low, end) = settled_end(kafka, &reader, topic, 0)?;
+    let (low, end) = match open {
+        Open::Settle => settled_end(kafka, &reader, topic, 0)?,
+        Open::Ignore => reader.fetch_watermarks(topic, 0, CALL).map_err(failed("finding the end of a topic"))?,
+    };
     if low < end {
         visit(&reader, topic, 0, |message| {
             if let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok())

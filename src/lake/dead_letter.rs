@@ -68,26 +68,27 @@ pub struct Letter<'a> {
 }
 
 /// The rows of a batch that was read with [`columns`].
-pub struct Letters<'b> {
-    topic: &'b StringArray,
-    reason: &'b StringArray,
-    detail: &'b StringArray,
-    refused: &'b TimestampMicrosecondArray,
-    partition: &'b Int32Array,
-    offset: &'b Int64Array,
-    recorded: &'b TimestampMicrosecondArray,
-    body: Option<(&'b BinaryArray, &'b BinaryArray, &'b StringArray)>,
+pub struct Letters {
+    topic: StringArray,
+    reason: StringArray,
+    detail: StringArray,
+    refused: TimestampMicrosecondArray,
+    partition: Int32Array,
+    offset: Int64Array,
+    recorded: TimestampMicrosecondArray,
+    body: Option<(BinaryArray, BinaryArray, StringArray)>,
 }
 
-impl<'b> Letters<'b> {
+impl Letters {
     /// `path` is named where a column is missing.
-    pub fn new(batch: &'b RecordBatch, with_body: bool, path: &Path) -> Result<Letters<'b>, LakeReadError> {
-        let missing = |column| LakeReadError::DeadLetters { path: path.to_owned(), column };
+    pub fn new(batch: &RecordBatch, with_body: bool, path: &Path) -> Result<Letters, LakeReadError> {
+        let missing = |column| LakeReadError::missing(path, column);
         let find = |column| batch.column_by_name(column).ok_or_else(|| missing(column));
-        let text = |column| find(column)?.as_string_opt().ok_or_else(|| missing(column));
-        let bytes = |column| find(column)?.as_binary_opt().ok_or_else(|| missing(column));
-        let time =
-            |column| find(column)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| missing(column));
+        let text = |column| find(column)?.as_string_opt().cloned().ok_or_else(|| missing(column));
+        let bytes = |column| find(column)?.as_binary_opt().cloned().ok_or_else(|| missing(column));
+        let time = |column| {
+            find(column)?.as_primitive_opt::<TimestampMicrosecondType>().cloned().ok_or_else(|| missing(column))
+        };
         let (partition, offset) = ("kafka_partition", "kafka_offset");
         let body = match with_body {
             true => Some((bytes("raw_payload")?, bytes("key")?, text("headers")?)),
@@ -98,30 +99,39 @@ impl<'b> Letters<'b> {
             reason: text("error_reason")?,
             detail: text("error_detail")?,
             refused: time("error_ts")?,
-            partition: find(partition)?.as_primitive_opt::<Int32Type>().ok_or_else(|| missing(partition))?,
-            offset: find(offset)?.as_primitive_opt::<Int64Type>().ok_or_else(|| missing(offset))?,
+            partition: find(partition)?.as_primitive_opt::<Int32Type>().cloned().ok_or_else(|| missing(partition))?,
+            offset: find(offset)?.as_primitive_opt::<Int64Type>().cloned().ok_or_else(|| missing(offset))?,
             recorded: time("kafka_timestamp")?,
             body,
         })
     }
 
+    pub fn len(&self) -> usize {
+        self.offset.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn offset(&self, row: usize) -> i64 {
+        self.offset.value(row)
+    }
+
     /// Without its body where that was not read.
-    pub fn letter(&self, row: usize) -> Letter<'b> {
-        fn valid<A: Array + ?Sized, T>(array: &A, row: usize, value: impl FnOnce() -> T) -> Option<T> {
-            array.is_valid(row).then(value)
-        }
-        let body = self.body;
+    pub fn letter(&self, row: usize) -> Letter<'_> {
+        let body = self.body.as_ref();
         Letter {
-            payload: body.and_then(|(payload, _, _)| valid(payload, row, || payload.value(row))),
+            payload: body.and_then(|(payload, _, _)| payload.is_valid(row).then(|| payload.value(row))),
             topic: self.topic.value(row),
             reason: self.reason.value(row),
             detail: self.detail.value(row),
             refused_us: self.refused.value(row),
             partition: self.partition.value(row),
             offset: self.offset.value(row),
-            recorded_us: valid(self.recorded, row, || self.recorded.value(row)),
-            key: body.and_then(|(_, key, _)| valid(key, row, || key.value(row))),
-            headers: body.and_then(|(_, _, headers)| valid(headers, row, || headers.value(row))),
+            recorded_us: self.recorded.is_valid(row).then(|| self.recorded.value(row)),
+            key: body.and_then(|(_, key, _)| key.is_valid(row).then(|| key.value(row))),
+            headers: body.and_then(|(_, _, headers)| headers.is_valid(row).then(|| headers.value(row))),
         }
     }
 }
@@ -228,8 +238,9 @@ mod tests {
         let taken = batch.take().unwrap();
         let letters = Letters::new(&taken, true, Path::new("f")).unwrap();
         assert_eq!([letters.letter(0), letters.letter(1)], [bare, full]);
-        let without = Letters::new(&taken, false, Path::new("f")).unwrap().letter(1);
-        assert_eq!(without, Letter { payload: None, key: None, headers: None, ..full });
+        let without = Letters::new(&taken, false, Path::new("f")).unwrap();
+        assert_eq!((without.len(), without.offset(1)), (2, 3));
+        assert_eq!(without.letter(1), Letter { payload: None, key: None, headers: None, ..full });
         assert_eq!((batch.bytes(), batch.take().unwrap().num_rows()), (0, 0));
         let foreign = taken.project(&[2, 3]).unwrap();
         let error = Letters::new(&foreign, false, Path::new("f")).err().unwrap().to_string();

@@ -23,6 +23,13 @@ pub enum LakeReadError {
     DeadLetters { path: PathBuf, column: &'static str },
 }
 
+impl LakeReadError {
+    /// A file of dead letters without one of their columns.
+    pub fn missing(path: &Path, column: &'static str) -> LakeReadError {
+        LakeReadError::DeadLetters { path: path.to_owned(), column }
+    }
+}
+
 /// What a data file's name says:
 /// `part-<topic>-<partition>-<first offset>-<last offset>-<n>[-r<generation>].parquet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,11 +164,7 @@ impl FileReader {
     }
 
     /// The same in batches of about `batch_bytes`, and of a row at least.
-    pub fn open_within(
-        path: &Path,
-        columns: Option<&[&str]>,
-        batch_bytes: usize,
-    ) -> Result<FileReader, LakeReadError> {
+    pub fn open_within(path: &Path, columns: Option<&[&str]>, batch_bytes: usize) -> Result<FileReader, LakeReadError> {
         let file = fs::File::open(path).map_err(|source| LakeReadError::Open { path: path.to_owned(), source })?;
         let unreadable = |source| LakeReadError::Parquet { path: path.to_owned(), source };
         let mut builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(unreadable)?;
@@ -173,9 +176,8 @@ impl FileReader {
         let topic_id = metadata.into_iter().flatten().find(|pair| pair.key == super::TOPIC_ID);
         let topic_id = topic_id.and_then(|pair| pair.value.clone());
         if columns.is_some() {
-            let chosen: Vec<usize> = (0..schema.fields().len())
-                .filter(|index| is_chosen(schema.field(*index).name()))
-                .collect();
+            let chosen: Vec<usize> =
+                (0..schema.fields().len()).filter(|index| is_chosen(schema.field(*index).name())).collect();
             let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
             builder = builder.with_projection(mask);
         }
@@ -210,9 +212,10 @@ impl Iterator for FileReader {
 /// How many rows take `bytes`, by the mean of the row group whose rows are largest.
 fn rows_within(bytes: usize, metadata: &ParquetMetaData, is_chosen: impl Fn(&str) -> bool) -> usize {
     let mean = |group: &RowGroupMetaData| {
-        let chosen = group.columns().iter().filter(|column| {
-            column.column_path().parts().first().is_some_and(|name| is_chosen(name))
-        });
+        let chosen = group
+            .columns()
+            .iter()
+            .filter(|column| column.column_path().parts().first().is_some_and(|name| is_chosen(name)));
         chosen.map(|column| column.uncompressed_size()).sum::<i64>() / group.num_rows().max(1)
     };
     let largest = metadata.row_groups().iter().map(mean).max().unwrap_or_default();

@@ -109,10 +109,10 @@ pub struct Committed {
     pub reasons: std::collections::BTreeMap<crate::record::reason::Reason, u64>,
 }
 
-/// `<checkpoint_location>/<topic>-<partition>` and what belongs to it.
+/// The partition's directory and what belongs to it.
 pub fn location(table: &LandTable, partition: i32) -> Location {
     Location {
-        directory: table.checkpoint_location.join(format!("{}-{partition}", table.topic)),
+        directory: table.directory(partition),
         table: table.path.clone(),
         dead_letters: table.dead_letter_path.clone(),
         file_prefix: Range::prefix(&table.topic, partition),

@@ -257,6 +257,13 @@ pub struct LandTable {
     pub metadata_columns: bool,
 }
 
+impl LandTable {
+    /// Where ledger and staging of a partition stand.
+    pub fn directory(&self, partition: i32) -> PathBuf {
+        self.checkpoint_location.join(format!("{}-{partition}", self.topic))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LandSchema {

@@ -1,0 +1,274 @@
+//! The dead letters of `land`: rows of Parquet files that a ledger vouches for.
+//!
+//! A ledger forgets the files of older commits and keeps the position: a file counts where its offsets lie
+//! below it, or where it is of a topic that was made anew since. Of the last commit the files are named, and
+//! count wherever the process that lands has got with renaming them. Staged files of no commit, and files
+//! that somebody else put there, do not count, and are told of.
+
+use super::{
+    DlqError, Next, Take,
+    filter::{Filter, Span},
+    letter::{Body, Letter, Source},
+    shared,
+};
+use crate::{
+    config::model::LandTable,
+    lake::{
+        dead_letter::{self, Letters},
+        ledger::{Recovery, Root},
+        ledger_file::Ledger,
+        reader::{self, FileName, FileReader, LakeReadError, TableFile},
+    },
+    record::{headers, time},
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What the open files of one commit hold in memory together, about.
+const READ_BYTES: usize = 8 << 20;
+
+/// One table's letters.
+pub struct Landed {
+    source: Arc<Source>,
+    topic: Arc<str>,
+    commits: Vec<Commit>,
+}
+
+/// The files of one commit, one for each day.
+struct Commit {
+    partition: i32,
+    first: i64,
+    last: i64,
+    /// Kafka's id of the topic, for files that do not say it themselves.
+    topic_id: Arc<str>,
+    files: Vec<LetterFile>,
+}
+
+struct LetterFile {
+    path: PathBuf,
+    /// Where it stands until it is renamed to `path`.
+    staged: Option<PathBuf>,
+    day: Option<i32>,
+    bytes: u64,
+}
+
+impl Landed {
+    pub fn open(pipeline: &str, table: &LandTable, warnings: &mut Vec<String>) -> Result<Landed, DlqError> {
+        // First, for a ledger names what stands in the table before it stands there.
+        let listing = reader::list(&table.dead_letter_path)?;
+        let ledgers = ledgers(table, warnings)?;
+        let mut landed = Landed {
+            source: Arc::new(Source { pipeline: pipeline.to_owned(), stage: "land", job: None }),
+            topic: table.topic.as_str().into(),
+            commits: Vec::new(),
+        };
+        let mut commits: BTreeMap<(i32, u32, i64, i64), Commit> = BTreeMap::new();
+        let mut uncounted: Vec<PathBuf> = listing.foreign;
+        for file in listing.files {
+            match is_named(&file, table, &ledgers) {
+                true => landed.add(&mut commits, &ledgers, file, None),
+                false => uncounted.push(file.path),
+            }
+        }
+        for (partition, ledger) in &ledgers {
+            for pending in ledger.pending.iter().filter(|pending| pending.root == Root::DeadLetters) {
+                let path = table.dead_letter_path.join(&pending.path);
+                let name = path.file_name().and_then(|name| FileName::parse(&name.to_string_lossy()));
+                let date = Path::new(&pending.path).parent().map(|parent| parent.to_string_lossy().into_owned());
+                let Some(name) = name else { continue };
+                let date = date.and_then(|date| date.strip_prefix("date=").map(str::to_owned));
+                let staged = table.directory(*partition).join("staging").join(&pending.staged);
+                landed.add(&mut commits, &ledgers, TableFile { path, date, name }, Some(staged));
+            }
+        }
+        landed.commits = commits.into_values().collect();
+        if let Some(first) = uncounted.first() {
+            warnings.push(format!(
+                "{} in {} are named by no ledger and do not count, such as {}",
+                match uncounted.len() {
+                    1 => "1 file".to_owned(),
+                    count => format!("{count} files"),
+                },
+                table.dead_letter_path.display(),
+                first.display()
+            ));
+        }
+        Ok(landed)
+    }
+
+    fn add(
+        &self,
+        commits: &mut BTreeMap<(i32, u32, i64, i64), Commit>,
+        ledgers: &HashMap<i32, Recovery>,
+        file: TableFile,
+        staged: Option<PathBuf>,
+    ) {
+        let FileName { partition, generation, first_offset: first, last_offset: last, .. } = file.name;
+        let commit = commits.entry((partition, generation, first, last)).or_insert_with(|| {
+            let progress = ledgers.get(&partition).and_then(|ledger| ledger.progress.as_ref());
+            let known = progress.filter(|progress| progress.generation == generation);
+            let unknown = || format!("{}#{generation}", self.topic);
+            let topic_id = known.map_or_else(unknown, |progress| progress.topic_id.clone()).into();
+            Commit { partition, first, last, topic_id, files: Vec::new() }
+        });
+        if commit.files.iter().all(|known| known.path != file.path) {
+            let day = file.date.as_deref().and_then(|date| time::date(date.as_bytes()).ok());
+            let bytes = fs::metadata(&file.path).map_or(0, |found| found.len());
+            commit.files.push(LetterFile { path: file.path, staged, day, bytes });
+        }
+    }
+
+    fn span(&self, commit: &Commit, day: Option<i32>) -> Span<'_> {
+        Span { topic: &self.topic, partition: commit.partition, first: commit.first, last: commit.last, day }
+    }
+
+    fn chosen<'c>(&'c self, commit: &'c Commit, filter: &'c Filter) -> impl Iterator<Item = &'c LetterFile> {
+        commit.files.iter().filter(move |file| filter.may_hold(&self.span(commit, file.day)))
+    }
+
+    /// How many files are to be read, and their bytes.
+    pub fn volume(&self, filter: &Filter) -> (u64, u64) {
+        let files = self.commits.iter().flat_map(|commit| self.chosen(commit, filter));
+        files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.bytes))
+    }
+
+    pub fn read(&self, filter: &Filter, with_body: bool, take: &mut Take<'_>) -> Result<Next, DlqError> {
+        for commit in &self.commits {
+            let files: Vec<&LetterFile> = self.chosen(commit, filter).collect();
+            let batch_bytes = READ_BYTES / files.len().max(1);
+            let mut cursors = Vec::with_capacity(files.len());
+            for file in files {
+                cursors.push(Cursor::open(file, commit, with_body, batch_bytes)?);
+            }
+            if self.merge(cursors, take)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+        Ok(Next::Continue)
+    }
+
+    /// Gives the letters of the cursors by their offsets: files of a commit divide them by day.
+    fn merge(&self, mut cursors: Vec<Cursor>, take: &mut Take<'_>) -> Result<Next, DlqError> {
+        let mut heads = BinaryHeap::new();
+        for (n, cursor) in cursors.iter_mut().enumerate() {
+            heads.extend(cursor.next_offset()?.map(|offset| Reverse((offset, n))));
+        }
+        while let Some(Reverse((_, n))) = heads.pop() {
+            let cursor = &mut cursors[n];
+            let letter = cursor.take(&self.source)?;
+            if let Some(letter) = letter
+                && take(letter)? == Next::Stop
+            {
+                return Ok(Next::Stop);
+            }
+            heads.extend(cursor.next_offset()?.map(|offset| Reverse((offset, n))));
+        }
+        Ok(Next::Continue)
+    }
+}
+
+/// A file as far as it was read.
+struct Cursor {
+    path: PathBuf,
+    reader: FileReader,
+    with_body: bool,
+    topic_id: Arc<str>,
+    /// At hand; none at the end.
+    letters: Option<Letters>,
+    row: usize,
+    topic: Option<Arc<str>>,
+}
+
+impl Cursor {
+    fn open(file: &LetterFile, commit: &Commit, with_body: bool, batch_bytes: usize) -> Result<Cursor, DlqError> {
+        let open = |path: &Path| FileReader::open_within(path, Some(&dead_letter::columns(with_body)), batch_bytes);
+        let reader = match (open(&file.path), &file.staged) {
+            // Not renamed yet. It was the right one only if that is still so, for the names of staged files
+            // are used again.
+            (Err(_), Some(staged)) => match open(staged) {
+                Ok(opened) if !file.path.exists() => opened,
+                _ => open(&file.path)?,
+            },
+            (opened, _) => opened?,
+        };
+        let topic_id = reader.topic_id().map_or_else(|| commit.topic_id.clone(), Arc::from);
+        Ok(Cursor { path: file.path.clone(), reader, with_body, topic_id, letters: None, row: 0, topic: None })
+    }
+
+    /// Offset of the letter at hand.
+    fn next_offset(&mut self) -> Result<Option<i64>, DlqError> {
+        while self.letters.as_ref().is_none_or(|letters| self.row >= letters.len()) {
+            self.row = 0;
+            let Some(batch) = self.reader.next() else {
+                self.letters = None;
+                return Ok(None);
+            };
+            self.letters = Some(Letters::new(&batch?, self.with_body, &self.path)?);
+        }
+        Ok(self.letters.as_ref().map(|letters| letters.offset(self.row)))
+    }
+
+    /// Takes the letter at hand.
+    fn take(&mut self, source: &Arc<Source>) -> Result<Option<Letter>, DlqError> {
+        let Some(letters) = &self.letters else { return Ok(None) };
+        let stored = letters.letter(self.row);
+        self.row += 1;
+        let mut letter = Letter {
+            source: source.clone(),
+            topic: shared(&mut self.topic, stored.topic),
+            topic_id: self.topic_id.clone(),
+            partition: stored.partition,
+            offset: stored.offset,
+            reason: stored.reason.to_owned(),
+            detail: stored.detail.to_owned(),
+            refused_us: stored.refused_us,
+            recorded_us: stored.recorded_us,
+            body: Body::default(),
+            replayed: None,
+        };
+        letter.body = Body {
+            payload: stored.payload.map(<[u8]>::to_vec),
+            key: stored.key.map(<[u8]>::to_vec),
+            headers: headers::decode(stored.headers).map_err(|source| DlqError::Headers { id: letter.id(), source })?,
+        };
+        Ok(Some(letter))
+    }
+}
+
+/// What each partition's ledger says. One that cannot be read is told of, and vouches for nothing.
+fn ledgers(table: &LandTable, warnings: &mut Vec<String>) -> Result<HashMap<i32, Recovery>, DlqError> {
+    let mut ledgers = HashMap::new();
+    let listed = |source| LakeReadError::List { path: table.checkpoint_location.clone(), source };
+    let entries = match fs::read_dir(&table.checkpoint_location) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledgers),
+        Err(error) => return Err(listed(error).into()),
+    };
+    for entry in entries {
+        let directory = entry.map_err(listed)?.path();
+        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let number = name.strip_prefix(&table.topic).and_then(|rest| rest.strip_prefix('-'));
+        let Some(partition) = number.and_then(|number| number.parse().ok()) else { continue };
+        match Ledger::read(&directory) {
+            Ok(Some(ledger)) => drop(ledgers.insert(partition, ledger)),
+            Ok(None) => {}
+            Err(error) => warnings.push(format!("the dead letters of partition {partition} do not count: {error}")),
+        }
+    }
+    Ok(ledgers)
+}
+
+/// Whether the partition's ledger vouches for a file.
+fn is_named(file: &TableFile, table: &LandTable, ledgers: &HashMap<i32, Recovery>) -> bool {
+    let progress = ledgers.get(&file.name.partition).and_then(|ledger| ledger.progress.as_ref());
+    let Some(progress) = progress.filter(|_| file.name.topic == table.topic && file.date.is_some()) else {
+        return false;
+    };
+    file.name.generation < progress.generation
+        || (file.name.generation == progress.generation && file.name.last_offset < progress.next)
+}
