@@ -70,8 +70,8 @@ impl Ledger {
     }
 
     /// Where a ledger stands, read without its lock: for a partition that another process owns.
-    pub fn peek(directory: &Path) -> Option<i64> {
-        Some(Ledger::read(directory).ok()??.progress?.next)
+    pub fn peek(directory: &Path) -> Option<Progress> {
+        Ledger::read(directory).ok()??.progress
     }
 
     pub fn path(&self) -> &Path {
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().len(), torn.len() as u64 - 5);
         ledger.done().unwrap();
         ledger.commit(progress(2), 10, files(1)).unwrap();
-        assert_eq!(Ledger::peek(directory.path()), Some(20));
+        assert_eq!(Ledger::peek(directory.path()), Some(progress(2)));
     }
 
     #[test]

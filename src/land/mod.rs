@@ -190,8 +190,10 @@ async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> R
     source.first(table).await.map_err(|error| sort(error.is_unavailable(), error.to_string()))
 }
 
-/// Where a partition's ledger stands, read without its lock: for `status`, and for partitions that
+/// Where the ledger of a partition of this very topic stands, read without its lock: for partitions that
 /// another process lands.
-pub fn committed_offset(table: &LandTable, partition: i32) -> Option<i64> {
-    Ledger::peek(&partition::location(table, partition).directory)
+fn committed_offset(table: &LandTable, partition: i32, topic_id: &str) -> Option<i64> {
+    let progress = Ledger::peek(&table.directory(partition))?;
+    // Offsets of a topic made anew are others.
+    (progress.topic_id == topic_id).then_some(progress.next)
 }

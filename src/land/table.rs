@@ -61,7 +61,12 @@ pub struct Table {
     trouble: Option<String>,
     probed: Instant,
     /// Where the topic ended when everything had been written to it.
-    targets: Option<BTreeMap<i32, i64>>,
+    targets: Option<Targets>,
+}
+
+struct Targets {
+    topic_id: String,
+    ends: BTreeMap<i32, i64>,
 }
 
 /// Why the processing of a poll ends early.
@@ -543,13 +548,14 @@ impl Table {
                 }
             }
         }
-        let targets = self.targets.clone().unwrap_or_default();
-        let reached = targets.iter().all(|(id, target)| match self.partitions.get(id) {
+        let Some(Targets { topic_id, ends }) = &self.targets else { return Ok(false) };
+        let reached = ends.iter().all(|(id, target)| match self.partitions.get(id) {
             Some(Partition::Open(open)) => open.committed >= *target && open.batch.is_none(),
             Some(Partition::Stopped(_)) => true,
             // Somebody else reads it: what is committed is in the ledger.
             _ => {
-                super::committed_offset(&self.config, *id).is_some_and(|committed| committed >= *target) || *target == 0
+                let committed = super::committed_offset(&self.config, *id, topic_id);
+                committed.is_some_and(|committed| committed >= *target) || *target == 0
             }
         });
         if reached {
@@ -581,7 +587,9 @@ fn layout(schema: &Schema, config: &LandTable, land: &Land) -> Layout {
     }
 }
 
-fn end_offsets(consumer: &Consumer) -> Result<BTreeMap<i32, i64>, ConsumerError> {
-    let partitions = consumer.describe(KAFKA_TIMEOUT)?.partitions;
-    (0..partitions).map(|id| Ok((id, consumer.watermarks(id, KAFKA_TIMEOUT)?.1))).collect()
+fn end_offsets(consumer: &Consumer) -> Result<Targets, ConsumerError> {
+    let topic = consumer.describe(KAFKA_TIMEOUT)?;
+    let end = |id| Ok((id, consumer.watermarks(id, KAFKA_TIMEOUT)?.1));
+    let ends = (0..topic.partitions).map(end).collect::<Result<_, ConsumerError>>()?;
+    Ok(Targets { topic_id: topic.id.to_string(), ends })
 }
