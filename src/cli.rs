@@ -102,7 +102,8 @@ enum DlqCommand {
     /// Count the dead letters of land and analyze, by stage, topic, day and reason.
     ///
     /// Reads the files and tables of every stage that the file configures; Kafka only for which of them were
-    /// replayed.
+    /// replayed. Rows that capture found too large to publish are in the topic capture.dead_letter_topic, without
+    /// their content, and do not count here.
     #[command(after_help = dlq::filter::columns_help())]
     List(DlqArgs<dlq::list::Options>),
     /// Show one record whole: reason, times, key, headers and payload.
@@ -110,8 +111,8 @@ enum DlqCommand {
     /// Send dead letters again: exact payload, key and headers, each once, even if killed in the middle.
     ///
     /// Messages and the record of which they are stand in one Kafka transaction: readers of committed messages
-    /// (isolation.level=read_committed) see each once, however often this is run. A run with another filter does
-    /// not send again what one before has sent; --again NAME does. It is safe to interrupt it.
+    /// (isolation.level=read_committed) see each once, however often this is run. A run with another filter, or to
+    /// another topic, does not send again what one before has sent; --again NAME does. It is safe to interrupt it.
     ///
     /// On its own topic a record is read like any new one: land files it, analyze counts it by its event time,
     /// and where it is still wrong it becomes a new dead letter, of another offset. Its timestamp in Kafka is the

@@ -85,8 +85,6 @@ struct Tally {
 struct Counting {
     by: Vec<By>,
     groups: BTreeMap<Vec<String>, Tally>,
-    /// Of the last letter's group: most letters are of the same one as the letter before.
-    key: Vec<String>,
     is_over: bool,
 }
 
@@ -95,23 +93,23 @@ impl Counting {
         let mut by = if by.is_empty() { ALL.to_vec() } else { by.to_vec() };
         by.sort_unstable();
         by.dedup();
-        Counting { by, groups: BTreeMap::new(), key: Vec::new(), is_over: false }
+        Counting { by, groups: BTreeMap::new(), is_over: false }
     }
 
     fn add(&mut self, letter: &Letter) {
-        self.key.clear();
-        self.key.extend(self.by.iter().map(|by| match by {
+        let value = |by: &By| match by {
             By::Pipeline => letter.source.pipeline.clone(),
             By::Stage => letter.source.to_string(),
             By::Topic => letter.topic.to_string(),
             By::Day => form::day(letter.day()),
             By::Reason => letter.reason.clone(),
-        }));
-        if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&self.key) {
+        };
+        let mut key: Vec<String> = self.by.iter().map(value).collect();
+        if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&key) {
             self.is_over = true;
-            self.key.fill(OTHERS.to_owned());
+            key.fill(OTHERS.to_owned());
         }
-        let tally = self.groups.entry(self.key.clone()).or_insert_with(|| Tally {
+        let tally = self.groups.entry(key).or_insert_with(|| Tally {
             replayed: letter.replayed.map(|_| 0),
             first_us: letter.refused_us,
             last_us: letter.refused_us,

@@ -121,7 +121,7 @@ pub async fn replay(config: Config, options: Options) -> Result<Report, DlqError
 }
 
 fn check(options: &Options, filter: &Filter) -> Result<(), DlqError> {
-    if filter.is_empty() && !options.all && options.limit.is_none() {
+    if filter.is_empty() && !options.all && !options.dry_run && options.limit.is_none() {
         let what = "say which: --topic, --reason, --since, --where …, --limit; or --all (try --dry-run first)";
         return Err(DlqError::Selection(what.to_owned()));
     }

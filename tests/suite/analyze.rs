@@ -8,6 +8,6 @@ mod instances;
 mod memory;
 mod oracle;
 mod outages;
-mod scene;
+pub mod scene;
 mod topics;
 mod windows;

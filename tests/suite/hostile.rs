@@ -1,7 +1,7 @@
 //! A topic full of payloads that do not belong there: every good row lands, every other record is a dead
 //! letter with its exact bytes, and nothing panics.
 
-mod payloads;
+pub mod payloads;
 
 use crate::harness::{
     Run, Test,

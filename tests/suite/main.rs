@@ -7,6 +7,7 @@ mod certificates;
 mod chunks;
 mod cli;
 mod crash;
+mod dlq;
 mod fencing;
 mod generate;
 mod generate_chat;

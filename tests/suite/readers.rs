@@ -5,7 +5,7 @@ use crate::landing::{self, Raw, Table, Writer};
 use serde_json::{Value, json};
 use std::{path::Path, process::Command, sync::OnceLock, time::Duration};
 
-const READERS: [&str; 3] = ["pyarrow", "duckdb", "polars"];
+pub const READERS: [&str; 3] = ["pyarrow", "duckdb", "polars"];
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The interpreter that has the readers; installs them where they are missing.
@@ -20,7 +20,7 @@ fn python() -> &'static str {
 }
 
 /// Types and rows of the table at `root`, as `reader` sees them.
-fn read(reader: &str, root: &Path) -> (Value, Vec<Value>) {
+pub fn read(reader: &str, root: &Path) -> (Value, Vec<Value>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/readers.py");
     let output = Command::new(python()).arg(script).arg(reader).arg(root).output().expect("python");
     assert!(output.status.success(), "{reader}: {}", String::from_utf8_lossy(&output.stderr));

@@ -32,7 +32,7 @@ const COLUMNS: &[(&str, Column, Kind, &str)] = &[
     ("key", Column::Key, Kind::Text, "its key"),
     ("payload", Column::Payload, Kind::Text, "its payload; payload.a.b is that field of it as JSON"),
     ("size", Column::Size, Kind::Whole, "bytes of the payload"),
-    ("replayed", Column::Replayed, Kind::YesNo, "whether it was replayed before"),
+    ("replayed", Column::Replayed, Kind::YesNo, "whether it was replayed before: yes or no"),
 ];
 
 /// The columns with their meanings, for `--help`.

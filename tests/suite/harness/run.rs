@@ -66,6 +66,11 @@ impl Run {
         read(&self.stdout)
     }
 
+    /// The same to the byte.
+    pub fn stdout_bytes(&self) -> Vec<u8> {
+        std::fs::read(&self.stdout).unwrap_or_default()
+    }
+
     /// What it has logged so far.
     pub fn stderr(&self) -> String {
         read(&self.stderr)
