@@ -209,13 +209,10 @@ impl Replay<'_> {
             progress.letter(self.report.sent);
             self.letter(letter)
         });
-        let ended = read.and_then(|()| self.commit());
-        if ended.is_err()
-            && let Some(sender) = &mut self.sender
-        {
-            sender.producer.abort();
-        }
-        ended
+        read.and_then(|()| self.commit()).map_err(|error| match &mut self.sender {
+            Some(sender) => sender.give_up(error),
+            None => error,
+        })
     }
 
     fn is_enough(&self) -> bool {
@@ -361,21 +358,6 @@ impl<'a> Sender<'a> {
 
     /// Commits the messages together with the records of which they are.
     fn commit(&mut self, sent: &mut Sent) -> Result<(), DlqError> {
-        let committed = self.try_commit(sent);
-        self.letters = 0;
-        committed.map_err(|error| match (error, &self.largest) {
-            (DlqError::Stopped { reason, unavailable, .. }, Some((size, id))) if reason.contains(TOO_LARGE) => {
-                let bytes = group_digits(*size as u64);
-                let hint = format!(
-                    ". The largest of those that were refused together is {id}, of {bytes} bytes: raise the topic's max.message.bytes, or leave it out by --where 'size<{size}'"
-                );
-                DlqError::Stopped { reason, hint, unavailable }
-            }
-            (error, _) => error,
-        })
-    }
-
-    fn try_commit(&mut self, sent: &mut Sent) -> Result<(), DlqError> {
         failpoint::hit("dlq.before_record").map_err(|error| stopped(error.into()))?;
         for (key, value) in sent.take_records()? {
             let message = Outgoing {
@@ -390,7 +372,23 @@ impl<'a> Sender<'a> {
         }
         failpoint::hit("dlq.before_commit").map_err(|error| stopped(error.into()))?;
         self.producer.commit().map_err(stopped)?;
+        self.letters = 0;
         failpoint::hit("dlq.after_commit").map_err(|error| stopped(error.into()))
+    }
+
+    /// Aborts what is open. Of messages that were too large the error names the largest.
+    fn give_up(&mut self, error: DlqError) -> DlqError {
+        self.producer.abort();
+        match (error, &self.largest) {
+            (DlqError::Stopped { reason, unavailable, .. }, Some((size, id))) if reason.contains(TOO_LARGE) => {
+                let bytes = group_digits(*size as u64);
+                let hint = format!(
+                    ". The largest of those that were refused together is {id}, of {bytes} bytes: raise the topic's max.message.bytes, or leave it out by --where 'size<{size}'"
+                );
+                DlqError::Stopped { reason, hint, unavailable }
+            }
+            (error, _) => error,
+        }
     }
 }
 

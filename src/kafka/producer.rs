@@ -222,6 +222,8 @@ impl TransactionalProducer {
                     self.producer.poll(Duration::from_millis(2));
                 }
                 code => {
+                    // A transaction that has failed takes no message; why it has is told by what is polled.
+                    self.producer.poll(Duration::from_millis(100));
                     let error = ClientError::MessageProduction(code.into());
                     return Err(self.failed("sending", &error));
                 }
