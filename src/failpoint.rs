@@ -4,7 +4,7 @@
 //! `HEADWATER_FAILPOINTS` is unset a failpoint is one relaxed load. The variable holds
 //! `name=action[@n]` items joined by `;`. The action happens at the n-th hit (the first, when not
 //! given) and only then: `kill` ends the process as SIGKILL would, `error` makes [`hit`] return an
-//! error, `pause` stops the calling thread for good.
+//! error, `pause` stops the calling thread for good, `stop` the process until SIGCONT.
 
 use std::{
     collections::HashMap,
@@ -48,6 +48,7 @@ enum Action {
     Kill,
     Error,
     Pause,
+    Stop,
 }
 
 struct Armed {
@@ -67,6 +68,7 @@ fn parse(text: &str) -> HashMap<String, Armed> {
         let action = match action {
             "error" => Action::Error,
             "pause" => Action::Pause,
+            "stop" => Action::Stop,
             _ => Action::Kill,
         };
         let at = at.parse().unwrap_or(1);
@@ -90,6 +92,11 @@ pub fn hit(name: &str) -> io::Result<()> {
         Action::Pause => loop {
             std::thread::park();
         },
+        Action::Stop => {
+            // SAFETY: plain system calls without pointers.
+            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+            Ok(())
+        }
         Action::Kill => {
             // SAFETY: plain system calls without pointers; the process ends here, as kill -9 would end it.
             unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };

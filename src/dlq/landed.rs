@@ -272,3 +272,139 @@ fn is_named(file: &TableFile, table: &LandTable, ledgers: &HashMap<i32, Recovery
     file.name.generation < progress.generation
         || (file.name.generation == progress.generation && file.name.last_offset < progress.next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::model::LandSchema,
+        dlq::filter::Filter,
+        lake::{
+            TOPIC_ID,
+            dead_letter::Batch,
+            directory,
+            ledger::{LedgerFile, Progress},
+            parquet_file::Encoder,
+        },
+    };
+
+    fn table(root: &Path) -> LandTable {
+        LandTable {
+            topic: "t".to_owned(),
+            path: root.join("lake"),
+            checkpoint_location: root.join("checkpoints"),
+            dead_letter_path: root.join("dead"),
+            schema: LandSchema::File(PathBuf::new()),
+            date_column: String::new(),
+            not_null: Vec::new(),
+            non_negative: Vec::new(),
+            numeric_precision: 38,
+            numeric_scale: 18,
+            overflow_column: None,
+            metadata_columns: false,
+        }
+    }
+
+    /// A file of letters with these offsets.
+    fn write(path: &Path, topic_id: Option<&str>, offsets: &[i64]) {
+        directory::create_synced(path.parent().unwrap()).unwrap();
+        let metadata: Vec<_> = topic_id.map(|id| (TOPIC_ID, id.to_owned())).into_iter().collect();
+        let encoder = Encoder::new(dead_letter::schema(), 1, &[], &metadata).unwrap();
+        let mut writing = encoder.begin(path).unwrap();
+        let mut batch = Batch::default();
+        for offset in offsets {
+            batch.push(&dead_letter::Letter {
+                payload: Some(&[b'x'; 1 << 20]),
+                topic: "t",
+                reason: "null_key",
+                detail: "",
+                refused_us: 0,
+                partition: 0,
+                offset: *offset,
+                recorded_us: Some(0),
+                key: None,
+                headers: None,
+            });
+        }
+        writing.push(&batch.take().unwrap()).unwrap();
+        writing.finish().unwrap();
+    }
+
+    fn commit(table: &LandTable, next: i64, generation: u32, epoch: u64, files: Vec<LedgerFile>) {
+        directory::create_synced(&table.directory(0)).unwrap();
+        let (mut ledger, _) = Ledger::open(&table.directory(0)).unwrap();
+        let progress = Progress { topic_id: format!("id{generation}"), generation, epoch, next };
+        let is_pending = !files.is_empty();
+        ledger.commit(progress, next - 10, files).unwrap();
+        if !is_pending {
+            ledger.done().unwrap();
+        }
+    }
+
+    fn read(table: &LandTable, conditions: &str) -> (Vec<(String, i64)>, Vec<String>) {
+        let (mut found, mut warnings, mut filter) = (Vec::new(), Vec::new(), Filter::default());
+        if !conditions.is_empty() {
+            filter.add(conditions).unwrap();
+        }
+        let landed = Landed::open("p", table, &mut warnings).unwrap();
+        landed
+            .read(&filter, true, &mut |letter| {
+                found.push((letter.topic_id.to_string(), letter.offset));
+                Ok(Next::Continue)
+            })
+            .unwrap();
+        (found, warnings)
+    }
+
+    #[test]
+    fn letters_come_by_their_offsets_under_the_id_of_their_topic() {
+        let root = tempfile::tempdir().unwrap();
+        let table = table(root.path());
+        let file = |day: &str, name: &str| table.dead_letter_path.join(format!("date={day}/part-t-0-{name}.parquet"));
+        // Of a build that did not note the topic's id: known while the ledger is of that topic.
+        write(&file("1970-01-01", "0-9-0"), None, &[0, 3]);
+        write(&file("1970-01-02", "0-9-1"), None, &[1, 2, 9]);
+        commit(&table, 10, 0, 1, Vec::new());
+        let id0 = |offsets: &[i64]| offsets.iter().map(|offset| ("id0".to_owned(), *offset)).collect::<Vec<_>>();
+        assert_eq!(read(&table, ""), (id0(&[0, 1, 2, 3, 9]), vec![]));
+        assert_eq!(read(&table, "day=1970-01-02").0, id0(&[1, 2, 9]), "the other file is not read");
+        assert_eq!(read(&table, "offset>=10").0, []);
+
+        // The topic made anew, and the last commit still in staging.
+        let staged = LedgerFile {
+            staged: "0.parquet".to_owned(),
+            root: Root::DeadLetters,
+            path: "date=1970-01-01/part-t-0-0-9-0-r1.parquet".to_owned(),
+            rows: 1,
+            bytes: 1,
+            crc32c: 0,
+        };
+        write(&table.directory(0).join("staging/0.parquet"), Some("id1"), &[5]);
+        write(&table.directory(0).join("staging/1.parquet"), Some("id1"), &[6]);
+        commit(&table, 10, 1, 2, vec![staged]);
+        write(&file("1970-01-01", "10-19-0-r1"), Some("id1"), &[15]);
+        let (found, warnings) = read(&table, "");
+        let old: Vec<(String, i64)> = [0, 1, 2, 3, 9].map(|offset| ("t#0".to_owned(), offset)).to_vec();
+        assert_eq!(
+            found,
+            [old, vec![("id1".to_owned(), 5)]].concat(),
+            "staged by no commit, or beyond it: not counted"
+        );
+        assert!(warnings.len() == 1 && warnings[0].contains("10-19-0-r1"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_damaged_ledger_vouches_for_nothing_and_is_told_of() {
+        let root = tempfile::tempdir().unwrap();
+        let table = table(root.path());
+        write(&table.dead_letter_path.join("date=1970-01-01/part-t-0-0-9-0.parquet"), None, &[0]);
+        commit(&table, 10, 0, 1, Vec::new());
+        let path = table.directory(0).join("ledger");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (found, warnings) = read(&table, "");
+        assert_eq!((found.len(), warnings.len()), (0, 2), "{warnings:?}");
+        assert!(warnings[0].contains("partition 0 do not count") && warnings[0].contains("damaged"), "{warnings:?}");
+    }
+}

@@ -245,6 +245,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_record_of_version_1_is_read() {
+        let value = br#"{"format":1,"topic":"t","offsets":"OzABAAEAAGQAAQAAAAIAAABjAOgDAABAAA=="}"#;
+        let sent = Sent::of_records("replays", "", [("/A/3/2".to_owned(), value.to_vec())]).unwrap();
+        let held = |offset: &i64| sent.holds(&letter("A", 3, (2 << SHARD_BITS) + offset));
+        let found: Vec<i64> = (-1..70_000).filter(held).collect();
+        assert_eq!(found, (0..100).chain([1_000, 65_600]).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn records_of_others_and_of_newer_versions_are_refused_by_name() {
         let (key, value) = {
             let mut sent = Sent::default();

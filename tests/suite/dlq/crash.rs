@@ -5,14 +5,11 @@ use crate::{
     crash::Dice,
     harness::{
         DEADLINE, Run, eventually,
-        kafka::{Message, end_offsets, read_topic},
+        kafka::{Message, read_topic},
         run::Exit,
     },
 };
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 /// More than two transactions hold.
 const LETTERS: usize = 12_000;
@@ -74,27 +71,39 @@ fn a_replay_that_is_killed_anywhere_and_run_again_sends_each_letter_once() {
 
 #[test]
 fn random_kills_lose_nothing_and_double_nothing() {
+    const ROUNDS: u64 = 6;
     let orders = Orders::new();
     orders.write_refused(LETTERS);
     orders.land(&[]);
     let topic = orders.target("again", 3);
     let mut dice = Dice(crate::landing::number("HEADWATER_TORTURE_SEED", 7) as u64);
     let arguments = ["dlq", "replay", "-c", &orders.file, "--all", "--to", &topic];
+    orders.dlq("replay", &["--all", "--to", &topic]);
+    let begun = Instant::now();
+    orders.dlq("replay", &["--all", "--to", &topic, "--again", "round-1"]);
+    let whole = begun.elapsed();
     let mut killed = 0;
-    for _ in 0..8 {
-        let mut run = Run::start(&orders.test, &arguments);
-        let moment = Instant::now() + Duration::from_millis(150 + dice.roll(1_500));
-        while Instant::now() < moment && run.is_running() {
-            std::thread::park_timeout(moment - Instant::now());
+    for round in 2..=ROUNDS {
+        let name = format!("round-{round}");
+        let arguments = [&arguments[..], &["--again", &name]].concat();
+        // Twice within the time that a whole replay takes, then to the end.
+        for _ in 0..2 {
+            let mut run = Run::start(&orders.test, &arguments);
+            let moment = Instant::now() + whole.mul_f64(0.1 + dice.roll(600) as f64 / 1_000.0);
+            while Instant::now() < moment && run.is_running() {
+                std::thread::park_timeout(moment - Instant::now());
+            }
+            killed += usize::from(run.is_running());
+            run.kill();
         }
-        killed += usize::from(run.is_running());
-        run.kill();
+        let mut run = Run::start(&orders.test, &arguments);
+        assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
     }
-    let mut run = Run::start(&orders.test, &arguments);
-    assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
-    println!("{killed} of 8 runs were killed");
-    assert!(killed > 0);
-    assert_once(&orders, &topic, "random kills");
+    println!("{killed} of {} runs were killed, a whole one takes {whole:?}", 2 * (ROUNDS - 1));
+    assert!(killed >= 2, "{killed}");
+    let found = times(&read_topic(&orders.test.brokers, &topic, true));
+    let wrong = found.values().filter(|times| **times as u64 != ROUNDS + 1).count();
+    assert_eq!((found.len(), wrong), (LETTERS, 0), "letters, and those not there once for each round");
 }
 
 #[test]
@@ -104,16 +113,15 @@ fn of_two_replays_at_once_the_older_is_fenced() {
     orders.land(&[]);
     let topic = orders.target("again", 1);
     let arguments = ["dlq", "replay", "-c", &orders.file, "--all", "--to", &topic];
-    let mut first = Run::start(&orders.test, &arguments);
-    eventually(DEADLINE, "the first messages", || end_offsets(&orders.test.brokers, &topic)[&0] > 0);
-    let pid = first.pid() as libc::pid_t;
-    // SAFETY: plain numbers; the child is ours and not reaped.
-    unsafe { libc::kill(pid, libc::SIGSTOP) };
-    assert!(first.is_running(), "it was met in the middle: {}", first.stdout());
+    // It sleeps over its second commit while the other works.
+    let mut first = Run::with_env(&orders.test, &arguments, &[("HEADWATER_FAILPOINTS", "dlq.before_commit=stop@2")]);
+    let stat = format!("/proc/{}/stat", first.pid());
+    let is_stopped = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
+    eventually(DEADLINE, "the first replay is in its second transaction", is_stopped);
     let mut second = Run::start(&orders.test, &arguments);
     assert_eq!(second.wait(LIMIT), Exit::Code(0), "{}", second.stderr());
-    // SAFETY: as above.
-    unsafe { libc::kill(pid, libc::SIGCONT) };
+    // SAFETY: plain numbers; the child is ours and not reaped.
+    unsafe { libc::kill(first.pid() as libc::pid_t, libc::SIGCONT) };
     assert_eq!(first.wait(LIMIT), Exit::Code(1), "{}", first.stderr());
     let told = first.stderr();
     assert!(told.contains("another replay with transactional id") && told.contains("run it again"), "{told}");
