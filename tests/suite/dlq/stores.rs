@@ -3,7 +3,12 @@
 use super::scene::{LIMIT, Orders, both, dlq, refused, try_dlq};
 use crate::{
     analyze::scene::dead_letters,
-    harness::{Run, Test, kafka::Message, lake, run::Exit},
+    harness::{
+        Run, Test,
+        kafka::{Message, create_topic},
+        lake,
+        run::Exit,
+    },
     hostile::{headers, payloads},
     landing::{Raw, Writer, walk},
     readers,
@@ -418,4 +423,40 @@ fn a_letter_is_found_by_what_its_payload_says() {
     ] {
         assert_eq!(orders.json("list", &["--where", conditions])["count"], count, "{conditions}");
     }
+}
+
+#[test]
+fn tenants_are_told_apart() {
+    let orders = Orders::new();
+    let (test, schema) = (&orders.test, orders.test.path("orders.schema.json"));
+    let config = json!({
+        "pipeline": test.prefix,
+        "tenants": ["north", "south"],
+        "kafka": {"brokers": test.brokers},
+        "http": {"listen": null},
+        "land": {"rotate_ms": 500, "tables": [{
+            "topic": format!("{}-{{tenant}}", test.prefix), "path": test.path("lake/{tenant}"), "schema_file": schema,
+            "date_column": "created_at",
+        }]},
+    });
+    let file = test.write("tenants.yml", &format!("{config:#}\n")).display().to_string();
+    for (tenant, count) in [("north", 4), ("south", 7)] {
+        let topic = format!("{}-{tenant}", test.prefix);
+        create_topic(&test.brokers, &topic, 3, &[]);
+        let writer = Writer::new(&test.brokers, &topic);
+        (0..count).for_each(|n| writer.send(&refused(n)));
+        writer.flush();
+    }
+    let mut run = Run::start(test, &["land", "-c", &file, "--until-caught-up"]);
+    assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
+    let table = dlq(test, &file, "list", &["--by", "pipeline"]);
+    assert!(table.starts_with("PIPELINE") && table.contains("\nnorth") && table.contains("\nsouth"), "{table}");
+    assert!(table.ends_with("11 dead letters\n"), "{table}");
+    assert!(dlq(test, &file, "list", &["--pipeline", "south"]).ends_with("7 dead letters\n"));
+
+    // What one has replayed is none of the other's business.
+    let sent = dlq(test, &file, "replay", &["--pipeline", "north"]);
+    assert!(sent.contains("4 sent in 1 transaction"), "{sent}");
+    let sent = dlq(test, &file, "replay", &["--all"]);
+    assert!(sent.contains("7 sent in 1 transaction, 4 already sent"), "{sent}");
 }
