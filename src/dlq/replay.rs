@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     app::group_digits,
+    clock,
     config::model::{Compression, Config, Pipeline},
     failpoint,
     kafka::{
@@ -32,7 +33,7 @@ use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
 
@@ -345,7 +346,7 @@ impl<'a> Sender<'a> {
             key: letter.body.key.as_deref(),
             value: letter.body.payload.as_deref(),
             headers: headers.as_ref(),
-            timestamp_ms: now_ms(),
+            timestamp_ms: clock::now_ms(),
         };
         self.producer.send(&message).map_err(stopped)?;
         self.letters += 1;
@@ -366,7 +367,7 @@ impl<'a> Sender<'a> {
                 key: Some(key.as_bytes()),
                 value: Some(&value),
                 headers: None,
-                timestamp_ms: now_ms(),
+                timestamp_ms: clock::now_ms(),
             };
             self.producer.send(&message).map_err(stopped)?;
         }
@@ -406,10 +407,6 @@ fn stopped(error: ProducerError) -> DlqError {
             DlqError::Stopped { reason: error.to_string(), hint: String::new(), unavailable }
         }
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
 }
 
 impl fmt::Display for Report {

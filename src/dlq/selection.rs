@@ -4,8 +4,8 @@ use super::{
     DlqError,
     filter::{Filter, instant},
 };
+use crate::clock;
 use clap::Args;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct Selection {
@@ -32,7 +32,7 @@ pub struct Selection {
 
 impl Selection {
     pub fn filter(&self) -> Result<Filter, DlqError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros() as i64);
+        let now = clock::now_us();
         let mut filter = Filter::default();
         filter.pipelines(&self.pipelines);
         filter.topics(&self.topics);
