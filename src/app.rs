@@ -37,7 +37,7 @@ pub mod exit {
     /// Each code with what it means, for `--help` and the README.
     pub const ALL: &[(u8, &str)] = &[
         (DONE, "done: drained after a signal, caught up, or nothing wrong found"),
-        (FAILED, "failed: a stage stopped, or a check found a difference"),
+        (FAILED, "failed: a stage stopped, or a check found something wrong"),
         (USAGE, "wrong arguments"),
         (UNAVAILABLE, "PostgreSQL or Kafka stayed away for all tries at start"),
         (CONFIGURATION, "the configuration is wrong; every error is printed"),

@@ -5,9 +5,9 @@ use crate::{
     app::{self, exit},
     capture,
     config::{self, model::Config},
-    demo, dlq,
+    demo, dlq, doctor,
     generate::{self, GenerateError},
-    land, metrics, record, verify,
+    kafka, land, metrics, record, topics, verify,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -55,6 +55,18 @@ enum Command {
     Analyze(StageArgs),
     /// Check a configuration: every error at once, exit code 78 if there is one.
     Validate(ValidateArgs),
+    /// Look at everything a configuration needs (PostgreSQL, Kafka, lake) and say what cures what is wrong.
+    ///
+    /// For each thing one line: ok, warning, failure or not checked, with the statement to run or the key to set.
+    /// Changes nothing and disturbs nothing: run it at any time, beside the pipeline too. Exit code 1 on a failure,
+    /// 78 when the configuration is wrong.
+    Doctor(DoctorArgs),
+    /// Create the topics a configuration needs, where they are missing.
+    ///
+    /// Shows first what there is. A topic that exists is never changed: how it differs from the configuration is
+    /// told, with the command that would change it. Creates them also where kafka.create_topics is false, which
+    /// forbids it to the stages only. Waits for Kafka as the stages do.
+    Topics(TopicsArgs),
     /// Reconcile source, topic and lake row by row, independently of the pipeline's own state.
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
@@ -198,6 +210,33 @@ struct ValidateArgs {
 }
 
 #[derive(Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Try again while PostgreSQL or Kafka is away: runtime.wait_attempts times.
+    #[arg(long)]
+    wait: bool,
+    /// Count warnings as failures.
+    #[arg(long)]
+    strict: bool,
+    /// How the findings are printed: with `json` a list of {pipeline, section, check, subject, outcome, message, cure}.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct TopicsArgs {
+    #[command(flatten)]
+    file: FileArg,
+    /// Only show what would be done.
+    #[arg(long)]
+    dry_run: bool,
+    /// How the topics are printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
 struct VerifyArgs {
     #[command(flatten)]
     file: FileArg,
@@ -282,6 +321,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Land(args) => run_stages(args, Stages { land: true, ..Stages::default() }).await,
         Command::Analyze(args) => run_stages(args, Stages { analyze: true, ..Stages::default() }).await,
         Command::Validate(args) => validate(&args),
+        Command::Doctor(args) => run_doctor(&args).await,
+        Command::Topics(args) => run_topics(&args).await,
         Command::Verify(args) => run_verify(args).await,
         Command::Generate(command) => match *command {
             GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
@@ -378,6 +419,44 @@ fn validate(args: &ValidateArgs) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+async fn run_doctor(args: &DoctorArgs) -> ExitCode {
+    let report = doctor::run(&args.file.config, doctor::Options { wait: args.wait }).await;
+    match args.format {
+        // A pipe, and whoever does not want them, gets no colours.
+        Format::Text => {
+            let is_coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            println!("{}", report.text(is_coloured));
+        }
+        Format::Json => print_json(&report),
+    }
+    ExitCode::from(report.exit_code(args.strict))
+}
+
+async fn run_topics(args: &TopicsArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let ended = |error: &kafka::admin::AdminError| {
+        eprintln!("headwater: {error}");
+        ExitCode::from(if error.is_unavailable() { exit::UNAVAILABLE } else { exit::FAILED })
+    };
+    let mut report = match topics::look(&config).await {
+        Ok(report) => report,
+        Err(error) => return ended(&error),
+    };
+    if !args.dry_run && report.has_missing() {
+        if let Format::Text = args.format {
+            println!("{report}\n");
+        }
+        if let Err(error) = topics::create(&config, &mut report).await {
+            return ended(&error);
+        }
+    }
+    print_result(&report, args.format);
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
 }
 
 async fn run_verify(args: VerifyArgs) -> ExitCode {
@@ -496,10 +575,14 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
 fn print_result<T: Serialize + Display>(result: &T, format: Format) {
     match format {
         Format::Text => println!("{result}"),
-        Format::Json => match serde_json::to_string(result) {
-            Ok(json) => println!("{json}"),
-            Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
-        },
+        Format::Json => print_json(result),
+    }
+}
+
+fn print_json(result: &impl Serialize) {
+    match serde_json::to_string(result) {
+        Ok(json) => println!("{json}"),
+        Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
     }
 }
 

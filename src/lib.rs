@@ -3,6 +3,7 @@
 //! The one invariant: progress is stored in the same atomic commit as the data it vouches for.
 //! See ARCHITECTURE.md for the map.
 
+pub mod amount;
 pub mod analyze;
 pub mod app;
 pub mod capture;
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod dlq;
+pub mod doctor;
 pub mod failpoint;
 pub mod generate;
 pub mod health;
@@ -21,6 +23,8 @@ pub mod land;
 pub mod metrics;
 pub mod postgres;
 pub mod record;
+pub mod shell;
 pub mod stage;
 pub mod systemd;
+pub mod topics;
 pub mod verify;

@@ -21,6 +21,7 @@
 pub mod anomaly;
 mod declare;
 mod decode;
+pub mod inspect;
 mod reading;
 mod report;
 pub mod sentiment;
@@ -93,6 +94,22 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
         }
     }
     summary
+}
+
+/// The consumer group that a job publishes its offsets to.
+pub fn group(job: &Job) -> String {
+    format!("{}-analyze", job.id.replace('/', "-"))
+}
+
+/// The topics of a job's inputs as they are made where they are missing.
+pub fn topics(job: &Job) -> Vec<TopicSpec> {
+    let topics = job.inputs.iter().map(|input| TopicSpec {
+        name: input.topic.clone(),
+        partitions: input.partitions,
+        replication: input.replication,
+        settings: vec![("retention.ms".to_owned(), input.retention_ms.to_string())],
+    });
+    topics.collect()
 }
 
 /// Leads a job, again and again, as long as it can be led.
@@ -230,13 +247,7 @@ impl Supervisor {
                 "this role may not run: {statement}; without it owners and readers are not kept apart"
             );
         }
-        let topics = self.job.inputs.iter().map(|input| TopicSpec {
-            name: input.topic.clone(),
-            partitions: input.partitions,
-            replication: input.replication,
-            settings: vec![("retention.ms".to_owned(), input.retention_ms.to_string())],
-        });
-        ensure_topics(&self.pipeline.kafka, &topics.collect::<Vec<_>>()).await?;
+        ensure_topics(&self.pipeline.kafka, &topics(&self.job)).await?;
         Ok((store, plan))
     }
 

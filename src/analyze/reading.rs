@@ -172,7 +172,7 @@ impl Reading {
     /// Finds the partitions and where each is to be read from.
     fn open(setup: &Setup) -> Result<(Partitions, Engine, Vec<Lane>), End> {
         let Setup { job, kafka, stored, options, .. } = setup;
-        let group = format!("{}-{}", job.id.replace('/', "-"), "analyze");
+        let group = super::group(job);
         let mut partitions = Partitions::new(kafka, &group, 2 * job.inputs.len())?;
         let mut progress = Progress { watermark_ms: stored.watermark_ms, partitions: Vec::new() };
         let mut found = Vec::new();
@@ -546,7 +546,7 @@ fn too_new(max_future_ms: i64) -> Rejection {
 }
 
 /// Where a partition goes on, or why it must not.
-fn resume(
+pub fn resume(
     known: &store::PartitionProgress,
     input: usize,
     first: i64,

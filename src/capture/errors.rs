@@ -76,6 +76,33 @@ impl TableError {
         }
     }
 
+    /// The statement to run, or the key to set.
+    pub fn cure(&self) -> Option<String> {
+        Some(match self {
+            TableError::NoTable { .. } => "capture.tables[].schema, capture.tables[].table; short form: postgres.table".to_owned(),
+            TableError::NotATable { .. } => "capture.tables[].table: the table behind it".to_owned(),
+            TableError::NoKey { .. } => "capture.tables[].key: [columns that tell rows apart]".to_owned(),
+            TableError::NoColumn { setting, .. } => match *setting {
+                "watermark" => "capture.tables[].watermark; short form: postgres.watermark".to_owned(),
+                setting => format!("capture.tables[].{setting}"),
+            },
+            TableError::WatermarkType { .. } => {
+                "capture.tables[].watermark: a column of type timestamptz; short form: postgres.watermark".to_owned()
+            }
+            TableError::NoTimezone { zone, .. } if zone.contains("unknown") => "capture.timezone".to_owned(),
+            TableError::NoTimezone { zone, .. } => format!("capture.timezone: {zone}"),
+            TableError::UnknownTimezone { .. } => "capture.timezone".to_owned(),
+            TableError::NoGrant { grant, .. } => format!("{grant};"),
+            TableError::CannotResume { .. } => "headwater capture --resync -c FILE".to_owned(),
+            TableError::LockTimeout { table, .. } => format!(
+                "SELECT pid, state, query FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks \
+                 WHERE relation = {}::regclass AND mode = 'AccessExclusiveLock');",
+                crate::postgres::quote_literal(table)
+            ),
+            _ => return None,
+        })
+    }
+
     /// Whether the table stands still until somebody acts and starts us anew.
     pub fn is_final(&self) -> bool {
         matches!(self, TableError::CannotResume { .. } | TableError::UnknownTimezone { .. })

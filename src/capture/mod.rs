@@ -23,6 +23,7 @@ mod backfill;
 mod checkpoint;
 mod copy;
 mod errors;
+pub mod inspect;
 mod load_progress;
 mod plan;
 mod poll;
@@ -39,6 +40,8 @@ mod timestamp_file;
 mod turn;
 mod value;
 mod zone;
+
+pub use start::topics;
 
 use crate::{
     config::model::{Capture, Pipeline},

@@ -39,6 +39,86 @@ pub struct Session {
     snapshot: Statement,
 }
 
+/// What must hold of a server and a role before anything is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// As `server_version_num`.
+    pub number: i32,
+    pub version: String,
+    pub is_standby: bool,
+    pub user: String,
+    pub database: String,
+    /// Whether the server notes when transactions begin.
+    pub tracks_activities: bool,
+    /// Whether the role may see that of others.
+    pub sees_others: bool,
+}
+
+/// The oldest PostgreSQL whose snapshots can be followed.
+const OLDEST_SERVER: i32 = 140_000;
+
+impl Server {
+    pub async fn ask(client: &Client) -> Result<Server, SessionError> {
+        let facts = client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
+                   pg_is_in_recovery(), current_user::text, current_database()::text,
+                   current_setting('track_activities')::bool,
+                   (SELECT coalesce(bool_or(pg_has_role(oid, 'USAGE')), false) FROM pg_roles
+                    WHERE rolname = 'pg_read_all_stats')",
+                &[],
+            )
+            .await
+            .map_err(SessionError::query)?;
+        Ok(Server {
+            number: facts.get(0),
+            version: facts.get(1),
+            is_standby: facts.get(2),
+            user: facts.get(3),
+            database: facts.get(4),
+            tracks_activities: facts.get(5),
+            sees_others: facts.get(6),
+        })
+    }
+
+    pub fn is_too_old(&self) -> bool {
+        self.number < OLDEST_SERVER
+    }
+
+    /// Everything that keeps capture from starting, the gravest first.
+    pub fn problems(&self) -> Vec<SessionError> {
+        let mut problems = Vec::new();
+        if self.is_too_old() {
+            problems.push(SessionError::TooOld { version: self.version.clone() });
+        }
+        if self.is_standby {
+            problems.push(SessionError::Standby);
+        }
+        if !self.tracks_activities {
+            problems.push(SessionError::NoActivities);
+        }
+        if !self.sees_others {
+            problems.push(SessionError::NoMonitor { user: quote_ident(&self.user) });
+        }
+        problems
+    }
+}
+
+/// The database, the id that it assigns next, and the process of our session. Not to be had of a standby.
+pub(super) async fn identity(client: &Client) -> Result<(Identity, u64, i32), SessionError> {
+    let row = client
+        .query_one(
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text,
+               substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
+               pg_snapshot_xmax(pg_current_snapshot())::text::int8, pg_backend_pid()",
+            &[],
+        )
+        .await
+        .map_err(SessionError::query)?;
+    let identity = Identity { system_identifier: row.get(0), database: row.get(1), timeline: row.get(2) };
+    Ok((identity, u64::try_from(row.get::<_, i64>(3)).unwrap_or(0), row.get(4)))
+}
+
 /// A transaction that has its locks and its snapshot.
 pub struct Opened {
     pub observation: Observation,
@@ -54,44 +134,16 @@ impl Session {
     /// Connects and refuses a server or a role with which nothing could be promised.
     pub async fn open(config: &Postgres, lock_timeout_ms: u64, pulse: Pulse) -> Result<Session, SessionError> {
         let client = connect(config).await?;
-        let facts = client
-            .query_one(
-                "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
-                   pg_is_in_recovery(), current_user::text, current_setting('track_activities')::bool,
-                   current_database()::text, pg_backend_pid()",
-                &[],
-            )
-            .await
-            .map_err(SessionError::query)?;
-        let user: String = facts.get(3);
-        if facts.get::<_, i32>(0) < 140_000 {
-            return Err(SessionError::TooOld { version: facts.get(1) });
+        let server = Server::ask(&client).await?;
+        if let Some(problem) = server.problems().into_iter().next() {
+            return Err(problem);
         }
-        if facts.get(2) {
-            return Err(SessionError::Standby);
-        }
-        if !facts.get::<_, bool>(4) {
-            return Err(SessionError::NoActivities);
-        }
-        let rights = client
-            .query_one(
-                "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), (SELECT system_identifier::text FROM pg_control_system()),
-                   substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),
-                   pg_snapshot_xmax(pg_current_snapshot())::text::int8",
-                &[],
-            )
-            .await
-            .map_err(SessionError::query)?;
-        if !rights.get::<_, bool>(0) {
-            return Err(SessionError::NoMonitor { user: quote_ident(&user) });
-        }
-        let identity = Identity { system_identifier: rights.get(1), database: facts.get(5), timeline: rights.get(2) };
-        let latest = u64::try_from(rights.get::<_, i64>(3)).unwrap_or(0);
+        let user = server.user;
+        let (identity, latest, backend) = identity(&client).await?;
         let time_zone = default_time_zone(config).await?;
         let prepare = async |text| client.prepare(text).await.map_err(SessionError::query);
         let (observe, prepared) = (prepare(sql::OBSERVE).await?, prepare(sql::PREPARED).await?);
         let (ended, snapshot) = (prepare(sql::ENDED).await?, prepare(sql::SNAPSHOT).await?);
-        let backend = facts.get(6);
         Ok(Session {
             pulse,
             backend,
@@ -211,11 +263,11 @@ impl Session {
     }
 }
 
-fn begin_text(lock_timeout_ms: u64) -> String {
+pub(super) fn begin_text(lock_timeout_ms: u64) -> String {
     format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_timeout_ms}")
 }
 
-fn lock_text(tables: &[String]) -> String {
+pub(super) fn lock_text(tables: &[String]) -> String {
     // ONLY would leave partitions to be rewritten under us.
     if tables.is_empty() { String::new() } else { format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", ")) }
 }

@@ -9,18 +9,75 @@ use super::{
 use crate::postgres::{quote_ident, quote_literal};
 use std::fmt::Write;
 
-/// Read before the snapshot, outside a transaction, so that `now()` is its very begin. A vacuum of
-/// hours writes no rows, so it does not hold the bound. A session that hides its activity counts
-/// from where it connected.
-pub const OBSERVE: &str = "
-    SELECT (extract(epoch FROM now()) * 1000000)::int8,
-      (SELECT (extract(epoch FROM min(least(
+/// When the transaction of a session in `pg_stat_activity a` began, at the latest; null where it has none. A
+/// session that hides its activity counts from where it connected.
+macro_rules! begun {
+    () => {
+        "least(
                 a.xact_start,
                 CASE WHEN a.backend_type = 'client backend' AND a.state <> 'idle' THEN a.query_start END,
-                CASE WHEN a.state = 'disabled' THEN a.backend_start END))) * 1000000)::int8
-       FROM pg_stat_activity a
+                CASE WHEN a.state = 'disabled' THEN a.backend_start END)"
+    };
+}
+
+/// The sessions whose transactions may hold rows of this database that nobody sees yet. A vacuum of hours
+/// writes none, so it does not hold the bound.
+macro_rules! writers {
+    () => {
+        "pg_stat_activity a
        WHERE a.pid <> pg_backend_pid() AND (a.datname = current_database() OR a.datname IS NULL)
-         AND a.backend_type <> 'autovacuum worker')";
+         AND a.backend_type <> 'autovacuum worker'"
+    };
+}
+
+/// Read before the snapshot, outside a transaction, so that `now()` is its very begin.
+pub const OBSERVE: &str = concat!(
+    "
+    SELECT (extract(epoch FROM now()) * 1000000)::int8,
+      (SELECT (extract(epoch FROM min(",
+    begun!(),
+    ")) * 1000000)::int8
+       FROM ",
+    writers!(),
+    ")"
+);
+
+/// The transactions that hold the bound back, older than `$1` seconds: process, user, application, state, age in
+/// seconds, when the query began; null and the name of a prepared one.
+pub const LONG: &str = concat!(
+    "
+    SELECT * FROM (
+      SELECT a.pid, coalesce(a.usename::text, a.backend_type, ''), a.application_name, coalesce(a.state, ''),
+        extract(epoch FROM now() - ",
+    begun!(),
+    ")::int8 AS age, to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS'), NULL::text
+      FROM ",
+    writers!(),
+    "
+      UNION ALL
+      SELECT NULL, owner::text, '', 'prepared', extract(epoch FROM now() - prepared)::int8,
+        to_char(prepared, 'YYYY-MM-DD HH24:MI:SS'), gid
+      FROM pg_prepared_xacts WHERE database = current_database()) AS open
+    WHERE age >= $1 ORDER BY age DESC"
+);
+
+/// An index of a table, or of one of its partitions, that begins with column `$2`: name, whether it is valid,
+/// whether it holds all rows, its method. Good ones first. `$1` is the table's oid.
+pub const INDEXES: &str = "
+    SELECT i.indexrelid::regclass::text, i.indisvalid, i.indpred IS NULL, m.amname::text
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = $1 AND a.attname = $2
+    ORDER BY i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree' DESC, i.indpred IS NULL DESC, 1";
+
+/// The partitions of a partitioned table `$1`, those of partitions too, that have no good index of their own.
+pub const BARE_PARTITIONS: &str = "
+    SELECT t.relid::regclass::text FROM pg_partition_tree($1::oid::regclass) t
+    WHERE t.isleaf AND NOT EXISTS (
+      SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+      WHERE i.indrelid = t.relid AND a.attname = $2 AND i.indisvalid AND i.indpred IS NULL AND m.amname = 'btree')
+    ORDER BY 1";
 
 /// Read after [`OBSERVE`]: what was open there is seen there or here.
 pub const PREPARED: &str = "

@@ -9,6 +9,7 @@ use super::{
     sink::Sink,
 };
 use crate::{
+    config::model::Capture,
     health::State,
     kafka::{
         admin::{TopicSpec, ensure_topics},
@@ -27,11 +28,6 @@ pub struct Turn {
 }
 
 impl Engine {
-    /// Key of a table's record: another topic is another beginning.
-    pub fn checkpoint_key(&self, table: &str, topic: &str) -> String {
-        format!("{}/{table}/{topic}", self.pipeline.name)
-    }
-
     /// The server comes first: while it is away the producer need not be disturbed.
     pub async fn start(&mut self) -> Result<Turn, Fault> {
         let config = self.pipeline.postgres.clone().ok_or(SessionError::NotConfigured)?;
@@ -49,7 +45,7 @@ impl Engine {
         if !self.has_started {
             let reason = format!("waiting for Kafka at {}", kafka.brokers);
             self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
-            ensure_topics(&kafka, &self.topics()).await?;
+            ensure_topics(&kafka, &topics(&self.capture)).await?;
         }
         let publisher = Publisher::start(&kafka, &self.capture, pulse).await?;
         let topic = self.capture.checkpoint_topic.clone();
@@ -72,42 +68,48 @@ impl Engine {
         self.has_started = true;
         Ok(Turn { session, sink, checkpoints })
     }
+}
 
-    fn topics(&self) -> Vec<TopicSpec> {
-        let capture = &self.capture;
-        let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut topics = vec![
-            TopicSpec {
-                name: capture.checkpoint_topic.clone(),
-                partitions: 1,
-                replication: capture.checkpoint_replication,
-                settings: vec![
-                    setting("cleanup.policy", "compact"),
-                    // Small, so that a start reads little.
-                    setting("segment.bytes", "8388608"),
-                    setting("min.cleanable.dirty.ratio", "0.1"),
-                    setting("max.message.bytes", "4194304"),
-                ],
-            },
-            TopicSpec {
-                name: capture.dead_letter_topic.clone(),
-                partitions: 1,
-                replication: capture.checkpoint_replication,
-                settings: Vec::new(),
-            },
-        ];
-        for table in &capture.tables {
-            if topics.iter().all(|topic| topic.name != table.topic) {
-                topics.push(TopicSpec {
-                    name: table.topic.clone(),
-                    partitions: table.partitions,
-                    replication: table.replication,
-                    settings: vec![setting("retention.ms", &table.retention_ms.to_string())],
-                });
-            }
+/// Key of a table's record: another topic is another beginning.
+pub fn checkpoint_key(pipeline: &str, table: &str, topic: &str) -> String {
+    format!("{pipeline}/{table}/{topic}")
+}
+
+/// The topics of a capture as they are made where they are missing: checkpoints, dead letters, and one for
+/// each table or several.
+pub fn topics(capture: &Capture) -> Vec<TopicSpec> {
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut topics = vec![
+        TopicSpec {
+            name: capture.checkpoint_topic.clone(),
+            partitions: 1,
+            replication: capture.checkpoint_replication,
+            settings: vec![
+                setting("cleanup.policy", "compact"),
+                // Small, so that a start reads little.
+                setting("segment.bytes", "8388608"),
+                setting("min.cleanable.dirty.ratio", "0.1"),
+                setting("max.message.bytes", "4194304"),
+            ],
+        },
+        TopicSpec {
+            name: capture.dead_letter_topic.clone(),
+            partitions: 1,
+            replication: capture.checkpoint_replication,
+            settings: Vec::new(),
+        },
+    ];
+    for table in &capture.tables {
+        if topics.iter().all(|topic| topic.name != table.topic) {
+            topics.push(TopicSpec {
+                name: table.topic.clone(),
+                partitions: table.partitions,
+                replication: table.replication,
+                settings: vec![setting("retention.ms", &table.retention_ms.to_string())],
+            });
         }
-        topics
     }
+    topics
 }
 
 /// Runs a blocking call of the Kafka client on a thread where it may.

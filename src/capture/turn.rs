@@ -10,7 +10,7 @@ use super::{
     session::Opened,
     silence::{Side, Watch},
     sink::Committed,
-    start::{Turn, blocking},
+    start::{Turn, blocking, checkpoint_key},
     table::{self, Beginning, Known, Standing},
     timestamp_file,
     value::instant_text,
@@ -254,7 +254,7 @@ impl Engine {
             known.zone = zone;
             return Ok(());
         }
-        let key = self.checkpoint_key(&source.name, &topic);
+        let key = checkpoint_key(&self.pipeline.name, &source.name, &topic);
         let stored = match (turn.checkpoints.get(&key), beginning) {
             (None, _) | (_, Beginning::Again) => None,
             (Some(bytes), beginning) => {

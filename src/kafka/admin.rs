@@ -1,6 +1,10 @@
 //! Topics: which exist, making those that are missing, deleting those that served their purpose.
 
-use super::{client_config, reach};
+use super::{
+    client_config, reach,
+    rights::{Operation, Resource},
+    tools,
+};
 use crate::config::model::Kafka;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -21,7 +25,7 @@ pub enum AdminError {
     Tls { brokers: String, reason: String },
     #[error("the Kafka client refuses its settings: {source}; check the files of kafka.ssl_* and kafka.properties")]
     Settings { source: ClientError },
-    #[error("topic {topic} does not exist, and kafka.create_topics is false: create it or allow that")]
+    #[error("topic {topic} does not exist, and kafka.create_topics is false: create it (`headwater topics`) or allow that")]
     MissingTopic { topic: String },
     #[error("topic {topic} cannot be created: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
@@ -35,6 +39,22 @@ impl AdminError {
     /// Whether waiting may cure it.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, AdminError::Unreachable { .. } | AdminError::Client(_))
+    }
+
+    /// The key to set, or the command to run.
+    pub fn cure(&self, kafka: &Kafka) -> Option<String> {
+        let keys = match self {
+            AdminError::Unreachable { .. } => "kafka.brokers, kafka.security_protocol",
+            AdminError::Credentials { .. } => "kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password",
+            AdminError::Tls { .. } => "kafka.ssl_ca_file, kafka.brokers",
+            AdminError::Settings { .. } => "kafka.ssl_ca_file, kafka.ssl_certificate_file, kafka.ssl_key_file, kafka.properties",
+            AdminError::MissingTopic { .. } => "kafka.create_topics: true",
+            AdminError::Create { topic, code: RDKafkaErrorCode::TopicAuthorizationFailed } => {
+                return Some(tools::allow(kafka, &Resource::Topic(topic.clone()), &[Operation::Create]));
+            }
+            AdminError::Create { .. } | AdminError::Delete { .. } | AdminError::Client(_) => return None,
+        };
+        Some(keys.to_owned())
     }
 }
 
@@ -61,11 +81,25 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
     if let (false, Some(topic)) = (kafka.create_topics, missing.first()) {
         return Err(AdminError::MissingTopic { topic: topic.name.clone() });
     }
-    if missing.is_empty() {
+    let mut created = Vec::new();
+    for (topic, result) in create_topics(kafka, &missing).await? {
+        if result? {
+            created.push(topic);
+        }
+    }
+    Ok(created)
+}
+
+/// Creates each of `topics`: true where it was missing until now. Waits at most about 30 s.
+pub async fn create_topics(
+    kafka: &Kafka,
+    topics: &[&TopicSpec],
+) -> Result<Vec<(String, Result<bool, AdminError>)>, AdminError> {
+    if topics.is_empty() {
         return Ok(Vec::new());
     }
     let admin = client(kafka)?;
-    let specs: Vec<NewTopic> = missing
+    let specs: Vec<NewTopic> = topics
         .iter()
         .map(|topic| NewTopic {
             name: &topic.name,
@@ -74,16 +108,13 @@ pub async fn ensure_topics(kafka: &Kafka, topics: &[TopicSpec]) -> Result<Vec<St
             config: topic.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
         })
         .collect();
-    let mut created = Vec::new();
-    for result in admin.create_topics(&specs, &options()).await? {
-        match result {
-            Ok(topic) => created.push(topic),
-            // Another process was quicker: the topic is there, which is all that was asked.
-            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => return Err(AdminError::Create { topic, code }),
-        }
-    }
-    Ok(created)
+    let results = admin.create_topics(&specs, &options()).await?.into_iter().map(|result| match result {
+        Ok(topic) => (topic, Ok(true)),
+        // Another process was quicker: the topic is there, which is all that was asked.
+        Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => (topic, Ok(false)),
+        Err((topic, code)) => (topic.clone(), Err(AdminError::Create { topic, code })),
+    });
+    Ok(results.collect())
 }
 
 /// Deletes topics with all they hold. One that is not there is as good as deleted.

@@ -1,19 +1,25 @@
 //! The only module that names the Kafka client.
 //!
 //! `producer` holds the transactional publisher of `capture`, `plain_producer` that of generated data,
-//! `consumer` the reader of `land`, `partitions` that of `analyze`, `admin` topics and their ids. The
-//! client's calls block: each lives on a thread of its own.
+//! `consumer` the reader of `land`, `partitions` that of `analyze`, `admin` topics and their ids,
+//! `inspect` and `rights` what `doctor` asks the cluster. The client's calls block: each lives on a
+//! thread of its own.
 
 pub mod admin;
+pub mod cluster;
 pub mod complaint;
 pub mod consumer;
 pub mod header;
+pub mod inspect;
 pub mod partitions;
 pub mod plain_producer;
 pub mod producer;
 pub mod reach;
 pub mod reader;
 pub mod replay;
+mod request;
+pub mod rights;
+pub mod tools;
 pub mod topic;
 
 use crate::config::model::{Kafka, SecurityProtocol};

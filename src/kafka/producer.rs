@@ -30,8 +30,9 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(60);
 const ABORT_DEADLINE: Duration = Duration::from_secs(10);
 /// The client's mark for a partition that the partitioner chooses.
 const UNASSIGNED: i32 = -1;
+const BATCH_BYTES: &str = "1000000";
 /// The broker aborts what stays open for longer.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProducerError {
@@ -383,13 +384,25 @@ fn is_retriable(error: &ClientError) -> bool {
     }
 }
 
+/// What the client takes as one message, of which key and value have `max_message_bytes` at most.
+fn message_bytes(max_message_bytes: u64) -> u64 {
+    (max_message_bytes + 65_536).clamp(1_000_000, 1_000_000_000)
+}
+
+/// Bytes of the largest batch that may be sent, as `max.message.bytes` of a topic counts them where they
+/// cannot be compressed.
+pub fn largest_batch(kafka: &Kafka, max_message_bytes: u64) -> u64 {
+    let batch = kafka.properties.get("batch.size").map_or(BATCH_BYTES, String::as_str);
+    batch.parse().unwrap_or(0).max(message_bytes(max_message_bytes))
+}
+
 fn configuration(kafka: &Kafka, settings: &Settings) -> ClientConfig {
     let mut config = client_config(kafka);
-    let message_bytes = (settings.max_message_bytes + 65_536).clamp(1_000_000, 1_000_000_000).to_string();
+    let message_bytes = message_bytes(settings.max_message_bytes).to_string();
     let defaults = [
         ("compression.type", settings.compression.name()),
         ("linger.ms", "5"),
-        ("batch.size", "1000000"),
+        ("batch.size", BATCH_BYTES),
         ("queue.buffering.max.messages", "1000000"),
         ("queue.buffering.max.kbytes", "65536"),
         ("message.max.bytes", &message_bytes),

@@ -3,6 +3,7 @@
 use super::{
     admin::AdminError,
     client_config,
+    cluster::Cluster,
     complaint::{Cause, Complaint, Complaints},
 };
 use crate::config::model::Kafka;
@@ -29,9 +30,14 @@ impl ProducerContext<NoCustomPartitioner> for Complaints {
 /// How long a broker that is known to be away is asked again: the caller has its own patience.
 const AWAY_LIMIT: Duration = Duration::from_secs(2);
 
-/// Asks the brokers which topics there are, for at most `limit`; returns sooner where they are away,
-/// and at once where they refuse us. Blocks.
+/// The names of all topics: see [`cluster`].
 pub fn topic_names(kafka: &Kafka, limit: Duration) -> Result<HashSet<String>, AdminError> {
+    Ok(cluster(kafka, limit)?.topics.into_keys().collect())
+}
+
+/// Asks the brokers which brokers and topics there are, for at most `limit`; returns sooner where they
+/// are away, and at once where they refuse us. Blocks.
+pub fn cluster(kafka: &Kafka, limit: Duration) -> Result<Cluster, AdminError> {
     let complaints = Complaints::default();
     // The cheapest client that hands its errors to the context: an admin client never does.
     let client: BaseProducer<Complaints> = client_config(kafka)
@@ -46,7 +52,7 @@ pub fn topic_names(kafka: &Kafka, limit: Duration) -> Result<HashSet<String>, Ad
         // Hands the errors that came meanwhile to the context, one after the other until the time is over.
         client.poll(Duration::from_millis(20));
         let source = match metadata {
-            Ok(metadata) => return Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()),
+            Ok(metadata) => return Ok(Cluster::of(&metadata)),
             Err(source) => source,
         };
         let last = complaints.last();

@@ -174,6 +174,36 @@ impl Reader {
         self.drain(&mut open, &mut take)
     }
 
+    /// The timestamp of the first record of each of `extents`, in milliseconds since 1970. One that does not
+    /// come within `limit`, or has no timestamp, is left out.
+    pub fn first_timestamps(&self, extents: &[Extent], limit: Duration) -> Result<HashMap<i32, i64>, ReadError> {
+        let mut open: HashMap<i32, i64> = HashMap::new();
+        let mut assignment = TopicPartitionList::new();
+        for extent in extents {
+            assignment
+                .add_partition_offset(&self.topic, extent.partition, Offset::Offset(extent.first))
+                .map_err(|source| self.client(source))?;
+            open.insert(extent.partition, extent.end);
+        }
+        if !open.is_empty() {
+            self.consumer.assign(&assignment).map_err(|source| self.client(source))?;
+        }
+        let (begun, mut found) = (Instant::now(), HashMap::new());
+        while !open.is_empty() && begun.elapsed() < limit {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) if open.contains_key(&message.partition()) => {
+                    found.extend(message.timestamp().to_millis().map(|at| (message.partition(), at)));
+                    self.close(message.partition(), &mut open)?;
+                }
+                Some(Err(ClientError::PartitionEOF(partition))) if open.contains_key(&partition) => {
+                    self.close(partition, &mut open)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
     /// Gives the record at one place, if it is still there.
     pub fn read_at(&self, partition: i32, offset: i64, mut take: impl FnMut(&Record<'_>)) -> Result<(), ReadError> {
         let mut assignment = TopicPartitionList::new();

@@ -3,7 +3,12 @@
 //! The id tells a topic from another one made later under the same name. The Rust client has no
 //! call for it, so this file speaks to librdkafka directly.
 
-use super::{admin::AdminError, client_config, reach};
+use super::{
+    admin::AdminError,
+    client_config, reach,
+    request::{self, Answer},
+    rights::{self, Operation},
+};
 use crate::config::model::Kafka;
 use rdkafka::{
     admin::AdminClient,
@@ -12,7 +17,11 @@ use rdkafka::{
     error::KafkaError as ClientError,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
-use std::{ffi::CString, fmt, time::Duration};
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    time::Duration,
+};
 
 /// Kafka's UUID of a topic. Printed as Kafka's own tools print it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,69 +95,74 @@ pub fn describe<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<TopicDescription, TopicError> {
-    let name = CString::new(topic).map_err(|_| TopicError::Name { topic: topic.to_owned() })?;
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: every object made here is destroyed here, in the reverse order, and nothing read from
-    // the event outlives it. The client outlives the call.
-    unsafe {
-        let rk = client.native_ptr();
-        let queue = native::rd_kafka_queue_new(rk);
-        let mut names = [name.as_ptr()];
-        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        let options =
-            native::rd_kafka_AdminOptions_new(rk, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        let mut text = [0; 256];
-        native::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, text.as_mut_ptr(), text.len());
-        native::rd_kafka_DescribeTopics(rk, topics, options, queue);
-        // The request has its own deadline; a little more, so that its error arrives rather than ours.
-        let event = native::rd_kafka_queue_poll(queue, timeout_ms.saturating_add(1_000));
-        let result = if event.is_null() { Err(RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT) } else { read(event) };
-        if !event.is_null() {
-            native::rd_kafka_event_destroy(event);
-        }
-        native::rd_kafka_AdminOptions_destroy(options);
-        native::rd_kafka_TopicCollection_destroy(topics);
-        native::rd_kafka_queue_destroy(queue);
-        result.map_err(|code| TopicError::from_code(topic, code))
-    }
+    let described = describe_all(client, &[topic], false, timeout)?.pop();
+    described.map_or_else(|| Err(TopicError::from_code(topic, BAD)), |one| one.map(|(description, _)| description))
 }
 
+/// Asks the cluster about `topics`; the answers are in their order, with what this client's user may do
+/// where `rights` asks for it. Blocks at most `timeout`.
+pub fn describe_all<C: ClientContext>(
+    client: &Client<C>,
+    topics: &[&str],
+    rights: bool,
+    timeout: Duration,
+) -> Result<Vec<Result<(TopicDescription, Vec<Operation>), TopicError>>, TopicError> {
+    let Some(first) = topics.first() else { return Ok(Vec::new()) };
+    let c_name = |topic: &&str| CString::new(*topic).map_err(|_| TopicError::Name { topic: (*topic).to_owned() });
+    let names = topics.iter().map(c_name).collect::<Result<Vec<_>, _>>()?;
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    // SAFETY: the collection copies the names and is copied by the request.
+    let answer = request::ask(client, operation, rights, timeout, |request| unsafe {
+        let collection =
+            native::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        native::rd_kafka_DescribeTopics(request.client, collection, request.options, request.queue);
+        native::rd_kafka_TopicCollection_destroy(collection);
+    });
+    let answer = answer.map_err(|code| TopicError::from_code(first, code))?;
+    // SAFETY: the event is live and answers that request.
+    let read = unsafe { read(&answer) }.map_err(|code| TopicError::from_code(first, code))?;
+    let find = |topic: &&str| {
+        let found = read.iter().find(|(name, _)| name == topic);
+        found.map_or(Err(BAD), |(_, found)| found.clone()).map_err(|code| TopicError::from_code(topic, code))
+    };
+    Ok(topics.iter().map(find).collect())
+}
+
+const BAD: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG;
+
+type Described = Result<(TopicDescription, Vec<Operation>), RDKafkaRespErr>;
+
 /// # Safety
-/// `event` is a live event that answers a DescribeTopics request for one topic.
-unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<TopicDescription, RDKafkaRespErr> {
-    const OK: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-    const BAD: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG;
+/// `answer` is that of a DescribeTopics request.
+unsafe fn read(answer: &Answer) -> Result<Vec<(String, Described)>, RDKafkaRespErr> {
     // SAFETY: the event is live, and all that is read belongs to it.
     unsafe {
-        match native::rd_kafka_event_error(event) {
-            OK => {}
-            code => return Err(code),
-        }
-        let result = native::rd_kafka_event_DescribeTopics_result(event);
+        let result = native::rd_kafka_event_DescribeTopics_result(answer.event());
         if result.is_null() {
             return Err(BAD);
         }
         let mut count = 0;
         let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        if count != 1 {
-            return Err(BAD);
-        }
-        let topic = *topics;
-        let error = native::rd_kafka_TopicDescription_error(topic);
-        if !error.is_null() {
-            match native::rd_kafka_error_code(error) {
-                OK => {}
-                code => return Err(code),
-            }
-        }
-        let id = native::rd_kafka_TopicDescription_topic_id(topic);
-        let mut partitions = 0;
-        native::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
-        let high = native::rd_kafka_Uuid_most_significant_bits(id) as u64;
-        let low = native::rd_kafka_Uuid_least_significant_bits(id) as u64;
-        Ok(TopicDescription {
-            id: TopicId(u128::from(high) << 64 | u128::from(low)),
-            partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-        })
+        let topics = (0..count).map(|index| *topics.add(index));
+        let read = topics.map(|topic| {
+            let name = CStr::from_ptr(native::rd_kafka_TopicDescription_name(topic));
+            let described = request::check(native::rd_kafka_TopicDescription_error(topic)).map(|()| {
+                let id = native::rd_kafka_TopicDescription_topic_id(topic);
+                let mut partitions = 0;
+                native::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+                let high = native::rd_kafka_Uuid_most_significant_bits(id) as u64;
+                let low = native::rd_kafka_Uuid_least_significant_bits(id) as u64;
+                let mut rights = 0;
+                let operations = native::rd_kafka_TopicDescription_authorized_operations(topic, &mut rights);
+                let description = TopicDescription {
+                    id: TopicId(u128::from(high) << 64 | u128::from(low)),
+                    partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
+                };
+                (description, rights::operations(operations, rights))
+            });
+            (name.to_string_lossy().into_owned(), described)
+        });
+        Ok(read.collect())
     }
 }

@@ -2,9 +2,10 @@
 
 use super::LakeError;
 use std::{
+    ffi::CString,
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
 };
 
@@ -33,10 +34,23 @@ pub fn sync(path: &Path) -> Result<(), LakeError> {
 /// Fails where a file cannot be renamed from `staging` into `table`. Both exist.
 pub fn check_same_file_system(staging: &Path, table: &Path) -> Result<(), LakeError> {
     let device = |path: &Path| fs::metadata(path).map(|data| data.dev()).map_err(LakeError::io("look at", path));
-    if device(staging)? == device(table)? {
+    // One file system may be mounted in two places, as containers do with directories of the host: neither
+    // is a file renamed from one mount to another.
+    if device(staging)? == device(table)? && mount(staging) == mount(table) {
         return Ok(());
     }
     Err(LakeError::FileSystems { staging: staging.to_owned(), table: table.to_owned() })
+}
+
+/// The mount that a path is on, where the kernel tells it.
+fn mount(path: &Path) -> Option<u64> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: all zero is a valid value, the path ends with a zero, and the call fills what it says it has.
+    unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let asked = libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_MNT_ID, &mut found);
+        (asked == 0 && found.stx_mask & libc::STATX_MNT_ID != 0).then_some(found.stx_mnt_id)
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 pub mod dead_letter;
 pub mod directory;
+pub mod disk;
 pub mod ledger;
 pub mod ledger_file;
 pub mod lock;
@@ -18,6 +19,7 @@ pub mod parquet_file;
 pub mod reader;
 pub mod store;
 
+use crate::shell;
 use std::{io, path::PathBuf};
 
 /// Footer key of Kafka's id of the topic whose records a file holds.
@@ -37,8 +39,8 @@ pub enum LakeError {
     #[error("file {}: {source}", .path.display())]
     Parquet { path: PathBuf, source: parquet::errors::ParquetError },
     #[error(
-        "{} and {} are on different file systems, so that a file cannot be renamed from one to the other: \
-         move checkpoint_location to the file system of the table", .staging.display(), .table.display()
+        "{} and {} are on different file systems, or mounted apart, so that a file cannot be renamed from one to the \
+         other: move checkpoint_location to the file system of the table", .staging.display(), .table.display()
     )]
     FileSystems { staging: PathBuf, table: PathBuf },
     #[error(
@@ -59,6 +61,36 @@ impl LakeError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| LakeError::Io { action, path, source }
+    }
+
+    /// The command to run, or the key to set.
+    pub fn cure(&self) -> Option<String> {
+        use io::ErrorKind;
+        let word = |path: &std::path::Path| shell::word(&path.display().to_string());
+        match self {
+            LakeError::Io { path, source, .. } => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    Some(format!("make room on the file system of {}", word(path)))
+                }
+                ErrorKind::ReadOnlyFilesystem => Some(format!(
+                    "mount -o remount,rw \"$(findmnt -n -o TARGET --target {})\"",
+                    word(path)
+                )),
+                ErrorKind::PermissionDenied => {
+                    // SAFETY: no arguments, cannot fail.
+                    let user = unsafe { libc::geteuid() };
+                    Some(format!("chown -R {user} {}", word(path)))
+                }
+                _ => None,
+            },
+            LakeError::FileSystems { .. } => {
+                Some("land.tables[].checkpoint_location: on the file system of the table; short form: streaming.checkpoint_location".to_owned())
+            }
+            LakeError::Ledger { path, .. } | LakeError::Unclean { path, .. } => {
+                Some(format!("restore {} from a backup", word(path)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether trying again may help, such as after room was made on a full disk. Otherwise somebody

@@ -22,6 +22,7 @@ mod budget;
 mod columns;
 mod dead_letter;
 pub mod decode;
+pub mod inspect;
 mod json_schema;
 mod member;
 mod partition;
@@ -188,6 +189,11 @@ async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> R
         Err(error) => return Err(NotReady::Refused(error.to_string())),
     }
     source.first(table).await.map_err(|error| sort(error.is_unavailable(), error.to_string()))
+}
+
+/// The consumer group of a table.
+pub fn group(land: &Land, table: &LandTable) -> String {
+    format!("{}-{}", land.group, table.topic)
 }
 
 /// Where the ledger of a partition of this very topic stands, read without its lock: for partitions that

@@ -127,7 +127,7 @@ impl Table {
 
     /// Lands the topic until shutdown, or until it has caught up where that was asked for.
     pub fn run(mut self) -> Report {
-        let group = format!("{}-{}", self.land.group, self.config.topic);
+        let group = super::group(&self.land, &self.config);
         let member = Member::take(&self.config);
         let instance = member.as_ref().map(|member| member.name.as_str());
         loop {

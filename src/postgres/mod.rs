@@ -42,6 +42,37 @@ impl PostgresError {
     }
 }
 
+impl PostgresError {
+    /// The key to set, or the statement to run.
+    pub fn cure(&self) -> Option<String> {
+        let cure = match self {
+            PostgresError::Unreachable { source, .. } if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) => {
+                "ALTER SYSTEM SET max_connections = 200;   -- and restart the server"
+            }
+            PostgresError::Unreachable { .. } => "postgres.host, postgres.port",
+            PostgresError::Refused { source, .. } => match source.code() {
+                Some(code) if *code == SqlState::INVALID_CATALOG_NAME => "postgres.db",
+                // A pooler speaks so of the session settings that we give.
+                Some(code) if *code == SqlState::PROTOCOL_VIOLATION => {
+                    "postgres.host, postgres.port: the server itself rather than a pooler"
+                }
+                Some(code) if *code == SqlState::INVALID_PASSWORD => "postgres.user, postgres.password_file",
+                Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
+                    "postgres.user, or a line for it in the server's pg_hba.conf"
+                }
+                _ => "postgres.user, postgres.password_file, postgres.db",
+            },
+            PostgresError::Tls { .. } => "postgres.tls_mode, postgres.tls_ca_file",
+            PostgresError::CaFile { .. } => "postgres.tls_ca_file",
+            PostgresError::Timeout { .. } => "postgres.host, postgres.port, postgres.connect_timeout_ms",
+            PostgresError::NoTable { .. } => "postgres.table, capture.tables[].schema, capture.tables[].table",
+            PostgresError::PoolExhausted { .. } => "analyze.pool_size",
+            PostgresError::Query(_) => return None,
+        };
+        Some(cure.to_owned())
+    }
+}
+
 fn is_unavailable_code(code: &SqlState) -> bool {
     // Class 57 holds shutdown, crash and "starting up"; 53300 is "too many connections".
     code.code().starts_with("57P") || code.code().starts_with("08") || *code == SqlState::TOO_MANY_CONNECTIONS

@@ -8,6 +8,7 @@ use super::{
     wire::Timestamp,
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio_postgres::Client;
 
 const RECONNECT: Duration = Duration::from_millis(250);
 
@@ -50,22 +51,7 @@ impl Leader {
         }
         let declared: Option<String> = row.get(3);
         let is_other = declared.as_ref() != Some(&store.job.declaration);
-        let partitions: Vec<PartitionProgress> = client
-            .query(
-                "SELECT topic, partition, topic_id, next_offset, replay_offset FROM analyze_partitions
-                 WHERE job = $1 ORDER BY topic, partition",
-                &[job],
-            )
-            .await?
-            .into_iter()
-            .map(|row| PartitionProgress {
-                topic: row.get(0),
-                partition: row.get(1),
-                topic_id: row.get(2),
-                next_offset: row.get(3),
-                replay_offset: row.get(4),
-            })
-            .collect();
+        let partitions = partitions(&client, job).await?;
         if let (true, Some(was), false) = (is_other, declared, partitions.is_empty()) {
             let (job, now) = (job.clone(), store.job.declaration.clone());
             return Err(StoreError::Redeclared { job, was, now });
@@ -233,6 +219,25 @@ impl Leader {
             detail: format!("{flushes} flushes are recorded, {} were made", self.flushes),
         }
     }
+}
+
+/// Where a job stands, by topic and partition.
+pub(super) async fn partitions(client: &Client, job: &str) -> Result<Vec<PartitionProgress>, StoreError> {
+    let rows = client
+        .query(
+            "SELECT topic, partition, topic_id, next_offset, replay_offset FROM analyze_partitions
+             WHERE job = $1 ORDER BY topic, partition",
+            &[&job],
+        )
+        .await?;
+    let partition = |row: tokio_postgres::Row| PartitionProgress {
+        topic: row.get(0),
+        partition: row.get(1),
+        topic_id: row.get(2),
+        next_offset: row.get(3),
+        replay_offset: row.get(4),
+    };
+    Ok(rows.into_iter().map(partition).collect())
 }
 
 fn fenced(store: &Store, lock: &Lock, now: String) -> StoreError {

@@ -116,7 +116,8 @@ impl Lock {
     }
 }
 
-async fn holder(client: &Client, job: &str) -> Result<Option<Holder>, StoreError> {
+/// Who holds the lock of a job now.
+pub(super) async fn holder(client: &Client, job: &str) -> Result<Option<Holder>, StoreError> {
     let row = client
         .query_opt(
             &format!(

@@ -61,9 +61,16 @@ pub async fn apply(client: &mut Object) -> Result<Vec<&'static str>, StoreError>
 
 /// Fails where [`apply`] would have something to do.
 pub async fn verify(client: &Object) -> Result<(), StoreError> {
-    let schema = schema(client).await?;
-    let missing = pending(&record(client).await?, MIGRATIONS, &schema)?;
-    if missing.is_empty() { Ok(()) } else { Err(StoreError::NotMigrated { schema, names: missing.join(", ") }) }
+    let missing = missing(client).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::NotMigrated { schema: schema(client).await?, names: missing.join(", ") })
+}
+
+/// The names of those that [`apply`] would apply.
+pub async fn missing(client: &Object) -> Result<Vec<&'static str>, StoreError> {
+    pending(&record(client).await?, MIGRATIONS, &schema(client).await?)
 }
 
 async fn schema(client: &impl GenericClient) -> Result<String, StoreError> {

@@ -20,6 +20,7 @@
 mod days;
 mod error;
 mod flush;
+pub mod inspect;
 mod leader;
 mod lock;
 mod migrate;

@@ -89,7 +89,7 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
 }
 
 /// The statements whose effect the catalogue does not show yet, in the order in which to run them.
-async fn missing(client: &impl GenericClient, output: &Output) -> Result<Vec<String>, StoreError> {
+pub async fn missing(client: &impl GenericClient, output: &Output) -> Result<Vec<String>, StoreError> {
     let present: Vec<String> = client
         .query("SELECT rolname::text FROM pg_roles WHERE rolname = ANY($1)", &[&ROLES])
         .await?
@@ -113,6 +113,33 @@ async fn missing(client: &impl GenericClient, output: &Output) -> Result<Vec<Str
     statements.extend(rows.into_iter().map(|row| row.get::<_, String>(0)));
     Ok(statements)
 }
+
+/// Of the tables and functions that the migrations made: those that are gone, and those that the connected
+/// role may not use as analyze does.
+pub async fn lacking(client: &impl GenericClient) -> Result<(Vec<String>, Vec<String>), StoreError> {
+    let names: Vec<&str> = RELATIONS.iter().map(|(name, _)| *name).collect();
+    let rights: Vec<&str> = RELATIONS.iter().map(|(_, rights)| *rights).collect();
+    let (mut gone, mut forbidden) = (Vec::new(), Vec::new());
+    for row in client.query(LACKING, &[&names, &rights]).await? {
+        let lacking: &mut Vec<String> = if row.get(1) { &mut forbidden } else { &mut gone };
+        lacking.push(row.get(0));
+    }
+    Ok((gone, forbidden))
+}
+
+/// Name, and whether it is there.
+const LACKING: &str = "
+SELECT name, is_there FROM (
+    SELECT listed.name, c.oid IS NOT NULL AS is_there, EXISTS (
+        SELECT FROM unnest(string_to_array(listed.rights, ', ')) AS privilege
+        WHERE NOT has_table_privilege(c.oid, privilege)) AS is_lacking
+    FROM unnest($1::text[], $2::text[]) AS listed(name, rights)
+    LEFT JOIN pg_class c ON c.relname = listed.name AND c.relnamespace = current_schema()::regnamespace
+  UNION ALL
+    SELECT listed.name, p.oid IS NOT NULL, NOT has_function_privilege(p.oid, 'EXECUTE')
+    FROM unnest(ARRAY['headwater_add_day', 'headwater_drop_day']) AS listed(name)
+    LEFT JOIN pg_proc p ON p.proname = listed.name AND p.pronamespace = current_schema()::regnamespace
+) AS found WHERE NOT is_there OR is_lacking ORDER BY name";
 
 /// `$1`: whether all roles are there, so that their rights can be asked for. `CASE` keeps the server from
 /// asking otherwise.

@@ -1,0 +1,32 @@
+//! What `doctor` asks of a job: what it writes, whether its progress fits its declaration, whether records are
+//! gone that its windows depend on. Asks only.
+
+pub use super::store::{
+    Holder, PartitionProgress, StoreError,
+    inspect::{Inspector, Progress, Shared},
+};
+
+use super::{declare, reading, store};
+use crate::config::model::Job;
+
+/// The table that a job writes.
+pub fn output(job: &Job) -> store::Output {
+    declare::output(job)
+}
+
+/// What is wrong with a job by itself.
+pub fn fault(job: &Job) -> Option<String> {
+    declare::plan(job).err().map(|error| error.to_string())
+}
+
+/// The error with which a job would refuse to go on, where its windows under way were declared otherwise.
+pub fn redeclared(job: &Job, progress: &Progress) -> Option<StoreError> {
+    let now = declare::fingerprint(job);
+    let was = progress.declaration.clone().filter(|was| *was != now && !progress.partitions.is_empty())?;
+    Some(StoreError::Redeclared { job: job.id.clone(), was, now })
+}
+
+/// Why a partition cannot be gone on with, given its topic's id and first offset now.
+pub fn loss(known: &PartitionProgress, topic_id: &str, first: i64) -> Option<String> {
+    reading::resume(known, 0, first, topic_id, false).err()
+}

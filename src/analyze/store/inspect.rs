@@ -1,0 +1,104 @@
+//! What `doctor` asks of the tables: what [`super::Store::open`] would find and do, without doing it.
+
+use super::{
+    Output, PartitionProgress, StoreError, leader,
+    lock::{self, Holder},
+    migrate, roles, search_path, table,
+};
+use crate::{
+    config::model::Postgres,
+    postgres::{pool::Pool, quote_ident},
+};
+use deadpool_postgres::Object;
+use tokio_postgres::Client;
+
+/// A connection in the schema of the tables.
+pub struct Inspector {
+    client: Object,
+    pub user: String,
+    /// None where the role has none to write to.
+    pub schema: Option<String>,
+}
+
+/// The tables that all jobs share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Migrations that have not been applied.
+    pub pending: Result<Vec<&'static str>, StoreError>,
+    /// Whether the role may make tables in the schema.
+    pub may_create: bool,
+    /// Tables and views that are gone although their migration is recorded.
+    pub gone: Vec<String>,
+    /// Tables that the role may not write as it must, and functions that it may not call.
+    pub forbidden: Vec<String>,
+}
+
+/// What a job's row and its neighbours say.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    pub partitions: Vec<PartitionProgress>,
+    /// What the windows under way were made of.
+    pub declaration: Option<String>,
+    /// Who leads now.
+    pub holder: Option<Holder>,
+}
+
+impl Inspector {
+    /// Connects as a job does; `options` are further session settings.
+    pub async fn open(config: &Postgres, schema: Option<&str>, options: &str) -> Result<Inspector, StoreError> {
+        let path = schema.map_or_else(String::new, search_path);
+        let client = Pool::new(config, "headwater doctor", &format!("{path} {options}"), 1)?.get().await?;
+        let row = client.query_one("SELECT current_user::text, current_schema()::text", &[]).await?;
+        Ok(Inspector { user: row.get(0), schema: row.get(1), client })
+    }
+
+    pub async fn shared(&self) -> Result<Shared, StoreError> {
+        let may_create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
+        let pending = migrate::missing(&self.client).await;
+        let is_applied = pending.as_ref().is_ok_and(Vec::is_empty);
+        let (gone, forbidden) = match is_applied {
+            true => roles::lacking(&self.client).await?,
+            false => (Vec::new(), Vec::new()),
+        };
+        Ok(Shared { pending, may_create: self.client.query_one(may_create, &[]).await?.get(0), gone, forbidden })
+    }
+
+    /// The statements by which owners, writers and readers would be kept apart.
+    pub async fn roles_left(&self, output: &Output) -> Result<Vec<String>, StoreError> {
+        roles::missing(&self.client, output).await
+    }
+
+    /// Whether the job's table is there and fits.
+    pub async fn table(&self, output: &Output) -> Result<(), StoreError> {
+        table::check(&self.client, output).await.map(drop)
+    }
+
+    /// Of a job, once the migrations are applied.
+    pub async fn progress(&self, job: &str) -> Result<Progress, StoreError> {
+        let client: &Client = &self.client;
+        let row = client.query_opt("SELECT declaration FROM analyze_jobs WHERE job = $1", &[&job]).await?;
+        Ok(Progress {
+            partitions: leader::partitions(client, job).await?,
+            declaration: row.and_then(|row| row.get(0)),
+            holder: lock::holder(client, job).await?,
+        })
+    }
+}
+
+impl StoreError {
+    /// The statements to run or the key to set.
+    pub fn cure(&self) -> Option<String> {
+        match self {
+            StoreError::Postgres(error) => error.cure(),
+            StoreError::Standby => Some("postgres.host: the primary's".to_owned()),
+            StoreError::NoSchema { schema, user } => {
+                Some(format!("CREATE SCHEMA {schema} AUTHORIZATION {};", quote_ident(user)))
+            }
+            StoreError::NotMigrated { .. } => Some("analyze.migrate: true".to_owned()),
+            StoreError::NoTable { create, .. } => Some(create.clone()),
+            StoreError::Table { cure, .. } => Some(cure.clone()),
+            StoreError::NoGrant { grant, .. } => Some(format!("{grant};")),
+            _ => None,
+        }
+    }
+}
