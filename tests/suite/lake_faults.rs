@@ -1,9 +1,9 @@
 //! What stops a landing: a full disk, a lake it may not write, a damaged ledger, a topic that is not the one it
 //! was. Only the table in question stops, says why and how to go on, and nothing is lost or doubled afterwards.
 
-mod disk;
+pub mod disk;
 mod ledger;
-mod topics;
+pub mod topics;
 
 use crate::harness::{DEADLINE, Run, Test, eventually_some, kafka::create_topic};
 use crate::landing::{self, Table, Writer};

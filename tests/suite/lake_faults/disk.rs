@@ -20,25 +20,34 @@ struct OnDisk {
     enter: &'static [&'static str],
 }
 
+type Arguments = &'static [&'static str];
+
 /// How a mount namespace is made and entered: as root, or as anybody within a user namespace.
-const WAYS: [(&[&str], &[&str]); 2] = [
+const WAYS: [(Arguments, Arguments); 2] = [
     (&["--mount"], &["--mount"]),
     (&["--user", "--map-root-user", "--mount"], &["--user", "--preserve-credentials", "--mount"]),
 ];
+
+/// The arguments of `unshare` and `nsenter` by which something can be mounted at `mount`. None, saying why, where
+/// this system lets us mount nothing.
+pub fn way(mount: &Path) -> Option<(Arguments, Arguments)> {
+    let may = |make: &[&str]| {
+        let mut probe = Command::new("unshare");
+        probe.args(make).args(["mount", "-t", "tmpfs", "tmpfs"]).arg(mount);
+        probe.output().is_ok_and(|output| output.status.success())
+    };
+    let way = WAYS.into_iter().find(|(make, _)| may(make));
+    if way.is_none() {
+        println!("skipped: this system allows neither mounts nor user namespaces");
+    }
+    way
+}
 
 impl OnDisk {
     /// None, saying why, where this system lets us mount nothing.
     fn start(test: &Test, mount: &Path, options: &str, arguments: &[&str]) -> Option<OnDisk> {
         fs::create_dir_all(mount).expect("the mount point");
-        let may = |make: &[&str]| {
-            let mut probe = Command::new("unshare");
-            probe.args(make).args(["mount", "-t", "tmpfs", "tmpfs"]).arg(mount);
-            probe.output().is_ok_and(|output| output.status.success())
-        };
-        let Some((make, enter)) = WAYS.into_iter().find(|(make, _)| may(make)) else {
-            println!("skipped: this system allows neither mounts nor user namespaces");
-            return None;
-        };
+        let (make, enter) = way(mount)?;
         let mut command = Command::new("unshare");
         command.args(make).args(["sh", "-c", "mount -t tmpfs -o \"$1\" tmpfs \"$0\" && shift && exec \"$@\""]);
         command.arg(mount).arg(options).arg(env!("CARGO_BIN_EXE_headwater")).args(arguments);
@@ -192,7 +201,7 @@ fn staging_on_another_file_system_is_refused() {
 }
 
 /// `headwater` as a user who is not root, for whom permissions mean something.
-fn start_as_user(test: &Test, arguments: &[&str]) -> Run {
+pub fn start_as_user(test: &Test, arguments: &[&str]) -> Run {
     // SAFETY: a plain question to the kernel.
     if unsafe { libc::geteuid() } != 0 {
         return Run::start(test, arguments);

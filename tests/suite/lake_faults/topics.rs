@@ -13,7 +13,7 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 
-fn admin(test: &Test) -> AdminClient<DefaultClientContext> {
+pub fn admin(test: &Test) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", &test.brokers).create().expect("an admin client")
 }
 
@@ -28,7 +28,7 @@ fn end(mut run: Run) {
     run.wait(DEADLINE);
 }
 
-fn delete_topic(test: &Test, topic: &str) {
+pub fn delete_topic(test: &Test, topic: &str) {
     let deleted = block_on(admin(test).delete_topics(&[topic], &AdminOptions::new())).expect("an answer");
     deleted[0].as_ref().expect("the topic goes");
     eventually(DEADLINE, "the topic is gone", || !topics(&test.brokers).iter().any(|found| found == topic));
@@ -75,6 +75,32 @@ fn a_topic_made_again_stops_its_table_until_the_loss_is_accepted() {
     end(run);
     pair.failing.assert_layout();
     pair.other.assert_exactly(&landing::written(&pair.test, &pair.other.topic));
+}
+
+/// The old position is beyond the end of the new topic, which does not mean that all of it has landed.
+#[test]
+fn a_topic_made_again_with_less_in_it_has_not_been_caught_up_with() {
+    let pair = pair();
+    let topic = pair.failing.topic.clone();
+    let catch_up = |more: &[&str]| {
+        let mut run = pair.start(&[&["--until-caught-up"], more].concat());
+        (run.wait(DEADLINE), run.stdout())
+    };
+    pair.write(0..100);
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    let mut landed = 100;
+    for count in [10, 0] {
+        delete_topic(&pair.test, &topic);
+        create_topic(&pair.test.brokers, &topic, 1, &[]);
+        pair.write(1_000..1_000 + count);
+        let (exit, told) = catch_up(&[]);
+        assert!(exit == Exit::Code(1) && told.contains("--accept-loss"), "{count} records: {exit:?} {told}");
+        assert_eq!(landed_ids(&pair.failing).len(), landed);
+        assert_eq!(catch_up(&["--accept-loss"]).0, Exit::Code(0));
+        landed += usize::try_from(count).expect("a count");
+        assert_eq!(landed_ids(&pair.failing).len(), landed);
+        assert_eq!(catch_up(&[]).0, Exit::Code(0), "what was accepted stays accepted");
+    }
 }
 
 #[test]
