@@ -1,5 +1,7 @@
 //! Amounts as people read them.
 
+use crate::app::group_digits;
+
 /// Milliseconds in the largest unit that leaves no more than one digit after the point: `7 d`, `1.5 h`, `250 ms`.
 pub fn duration(milliseconds: i64) -> String {
     const UNITS: [(i64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")];
@@ -17,6 +19,12 @@ pub fn bytes(bytes: u64) -> String {
         Some((unit, name)) => number(bytes as f64 / *unit as f64, name),
         None => format!("{bytes} B"),
     }
+}
+
+/// `1 file`, `3 files`.
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", group_digits(count as u64))
 }
 
 fn number(value: f64, unit: &str) -> String {
@@ -40,6 +48,9 @@ mod tests {
             (0, "0 ms"),
         ] {
             assert_eq!(duration(milliseconds), text);
+        }
+        for (count, text) in [(0, "0 files"), (1, "1 file"), (1_234, "1,234 files")] {
+            assert_eq!(counted(count, "file"), text);
         }
         for (size, text) in [(0, "0 B"), (1_536, "1.5 KiB"), (5 << 30, "5 GiB"), (3 << 40, "3 TiB")] {
             assert_eq!(bytes(size), text);

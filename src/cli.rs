@@ -219,6 +219,9 @@ struct DoctorArgs {
     /// Count warnings as failures.
     #[arg(long)]
     strict: bool,
+    /// Tell transactions that have been open for longer: capture reads again what was written since they began.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    long_transaction: u32,
     /// How the findings are printed: with `json` a list of {pipeline, section, check, subject, outcome, message, cure}.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -422,7 +425,8 @@ fn validate(args: &ValidateArgs) -> ExitCode {
 }
 
 async fn run_doctor(args: &DoctorArgs) -> ExitCode {
-    let report = doctor::run(&args.file.config, doctor::Options { wait: args.wait }).await;
+    let options = doctor::Options { wait: args.wait, long_transaction_seconds: args.long_transaction };
+    let report = doctor::run(&args.file.config, options).await;
     match args.format {
         // A pipe, and whoever does not want them, gets no colours.
         Format::Text => {

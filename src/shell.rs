@@ -2,7 +2,8 @@
 
 /// `text` as one word of a shell.
 pub fn word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '/' | '=' | '@' | '%');
+    let is_plain =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '/' | '=' | '@' | '%');
     if !text.is_empty() && text.chars().all(is_plain) {
         return text.to_owned();
     }
@@ -11,8 +12,6 @@ pub fn word(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn words_are_quoted_where_a_shell_would_read_more_into_them() {
         for (text, expected) in [

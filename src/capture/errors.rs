@@ -79,7 +79,9 @@ impl TableError {
     /// The statement to run, or the key to set.
     pub fn cure(&self) -> Option<String> {
         Some(match self {
-            TableError::NoTable { .. } => "capture.tables[].schema, capture.tables[].table; short form: postgres.table".to_owned(),
+            TableError::NoTable { .. } => {
+                "capture.tables[].schema, capture.tables[].table; short form: postgres.table".to_owned()
+            }
             TableError::NotATable { .. } => "capture.tables[].table: the table behind it".to_owned(),
             TableError::NoKey { .. } => "capture.tables[].key: [columns that tell rows apart]".to_owned(),
             TableError::NoColumn { setting, .. } => match *setting {

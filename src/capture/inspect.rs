@@ -181,8 +181,16 @@ pub enum Fit {
     Misfit(String),
 }
 
-pub fn fit(pipeline: &Pipeline, table: &Table, topic: &str, records: &HashMap<String, Vec<u8>>, database: &Database) -> Fit {
-    let Some(record) = records.get(&checkpoint_key(&pipeline.name, &table.source.name, topic)) else { return Fit::None };
+pub fn fit(
+    pipeline: &Pipeline,
+    table: &Table,
+    topic: &str,
+    records: &HashMap<String, Vec<u8>>,
+    database: &Database,
+) -> Fit {
+    let Some(record) = records.get(&checkpoint_key(&pipeline.name, &table.source.name, topic)) else {
+        return Fit::None;
+    };
     let misfit = match Progress::decode(record) {
         Ok(progress) => progress.misfit(&database.identity, &table.source, database.latest),
         Err(error) => Some(error.to_string()),

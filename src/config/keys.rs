@@ -228,7 +228,7 @@ pub static KEYS: &[Key] = &[
     file("kafka.ssl_ca_file", "PEM file of the authorities to trust; the system's when absent."),
     file("kafka.ssl_certificate_file", "PEM file of the client's certificate, for brokers that ask for one."),
     file("kafka.ssl_key_file", "PEM file of that certificate's key, not encrypted."),
-    key("kafka.create_topics", Kind::Boolean, "Whether missing topics are created.").default("true"),
+    key("kafka.create_topics", Kind::Boolean, "Whether the stages create missing topics; `headwater topics` does so in any case.").default("true"),
     key(
         "kafka.properties",
         Kind::Properties,

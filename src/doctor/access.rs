@@ -3,16 +3,13 @@
 //! The brokers tell it of topics and groups. Of a transactional id they tell nothing but their rules:
 //! trying it would fence the capture that runs with it.
 
-use super::{
-    finding::Findings,
-    kafka::Reached,
-};
+use super::{finding::Findings, kafka::Reached};
 use crate::{
     analyze,
     config::model::Pipeline,
     kafka::{
         inspect::Inspector,
-        rights::{Operation, Refusal, Resource, Rule, principal, verdict},
+        rights::{Operation, Refusal, Resource, principal, verdict},
         tools,
     },
     land,
@@ -36,17 +33,28 @@ pub fn needed(pipeline: &Pipeline, wanted: &Wanted) -> &'static [Operation] {
 
 /// `has_groups`: whether a group has been used in the cluster, so that asking for one makes no topic.
 pub async fn examine(pipeline: &Pipeline, reached: &Reached, has_groups: bool, findings: &mut Findings) {
-    let subject = &pipeline.kafka.brokers;
-    let cluster = reached.inspector.rules(Resource::Cluster).await;
-    if cluster == Err(Refusal::NoRules) {
-        findings.ok(CHECK, subject, "the brokers keep no rules (ACLs): everybody may do everything");
+    topics(pipeline, reached, findings).await;
+    if needs_no_rule(pipeline, reached).await {
+        let message = "the user needs no rules (ACLs): the brokers keep none, or it is a super user";
+        findings.ok(CHECK, &pipeline.kafka.brokers, message);
         return;
     }
-    topics(pipeline, reached, findings).await;
     groups(pipeline, reached, has_groups, findings).await;
     if let Some(capture) = &pipeline.capture {
-        transactions(pipeline, &capture.transactional_id, reached, cluster, findings).await;
+        transactions(pipeline, &capture.transactional_id, reached, findings).await;
     }
+}
+
+/// Whether the user may do what no rule gives. Seen by a right to the cluster that no rule explains.
+async fn needs_no_rule(pipeline: &Pipeline, reached: &Reached) -> bool {
+    let inspector = &reached.inspector;
+    let (Ok(rights), Ok(rules)) = (inspector.cluster_rights().await, inspector.rules(Resource::Cluster).await) else {
+        return false;
+    };
+    let is_explained =
+        |right| principal(&pipeline.kafka).is_some_and(|name| verdict(&rules, &name, right) == Some(true));
+    // Without rules for anybody our own name does not matter.
+    rights.iter().any(|right| rules.is_empty() || !is_explained(*right))
 }
 
 fn names(operations: &[Operation]) -> String {
@@ -57,7 +65,7 @@ async fn topics(pipeline: &Pipeline, reached: &Reached, findings: &mut Findings)
     let kafka = &pipeline.kafka;
     for wanted in &reached.wanted {
         let resource = Resource::Topic(wanted.name.clone());
-        let Some((_, rights)) = reached.topics.get(&wanted.name) else {
+        let Some(facts) = reached.topics.get(&wanted.name) else {
             if reached.cluster.topics.contains_key(&wanted.name) || wanted.spec.is_none() || !kafka.create_topics {
                 continue;
             }
@@ -65,7 +73,7 @@ async fn topics(pipeline: &Pipeline, reached: &Reached, findings: &mut Findings)
             continue;
         };
         let lacking: Vec<Operation> =
-            needed(pipeline, wanted).iter().copied().filter(|operation| !rights.contains(operation)).collect();
+            needed(pipeline, wanted).iter().copied().filter(|operation| !facts.rights.contains(operation)).collect();
         match lacking.is_empty() {
             true => findings.ok(CHECK, &wanted.name, names(needed(pipeline, wanted))),
             false => {
@@ -90,10 +98,7 @@ async fn may_create(pipeline: &Pipeline, wanted: &Wanted, reached: &Reached, fin
     match by_rules(&reached.inspector, kafka, resource, Operation::Create).await {
         Ok(Some(true)) => findings.ok(CHECK, &wanted.name, "may be made"),
         Ok(_) => findings.failure(CHECK, &wanted.name, "the user may not make it", Some(cure)),
-        Err(refusal) => {
-            let message = format!("whether the user may make it: {refusal}; if not, this lets it");
-            findings.not_checked(CHECK, &wanted.name, message, Some(cure));
-        }
+        Err(refusal) => unknown(pipeline, &wanted.name, "whether the user may make it", &refusal, cure, findings),
     }
 }
 
@@ -126,52 +131,38 @@ async fn groups(pipeline: &Pipeline, reached: &Reached, has_groups: bool, findin
                 .await
                 .map(|verdict| verdict == Some(true)),
         };
-        let cure = Some(tools::allow(kafka, &resource, &[Operation::Read]));
+        let cure = tools::allow(kafka, &resource, &[Operation::Read]);
         match may_read {
             Ok(true) => findings.ok(CHECK, &group, "Read of the group"),
-            Ok(false) if is_needed => findings.failure(CHECK, &group, "the user lacks Read of the group", cure),
+            Ok(false) if is_needed => findings.failure(CHECK, &group, "the user lacks Read of the group", Some(cure)),
             Ok(false) => {
                 let message = "the user lacks Read of the group: offsets are not published for monitoring";
-                findings.warning(CHECK, &group, message, cure);
+                findings.warning(CHECK, &group, message, Some(cure));
             }
-            Err(refusal) => {
-                findings.not_checked(CHECK, &group, format!("Read of the group: {refusal}; if it lacks, this gives it"), cure);
-            }
+            Err(refusal) => unknown(pipeline, &group, "Read of the group", &refusal, cure, findings),
         }
     }
 }
 
-async fn transactions(
-    pipeline: &Pipeline,
-    id: &str,
-    reached: &Reached,
-    cluster: Result<Vec<Rule>, Refusal>,
-    findings: &mut Findings,
-) {
+async fn transactions(pipeline: &Pipeline, id: &str, reached: &Reached, findings: &mut Findings) {
     const NEEDED: [Operation; 2] = [Operation::Write, Operation::Describe];
     let kafka = &pipeline.kafka;
     let resource = Resource::TransactionalId(id.to_owned());
-    let cure = Some(tools::allow(kafka, &resource, &NEEDED));
-    let found = by_rules(&reached.inspector, kafka, resource, Operation::Write).await;
-    match found {
+    let cure = tools::allow(kafka, &resource, &NEEDED);
+    match by_rules(&reached.inspector, kafka, resource, Operation::Write).await {
         Ok(Some(true)) => findings.ok(CHECK, id, "Write of the transactional id"),
-        Ok(Some(false)) => findings.failure(CHECK, id, "a rule forbids Write of the transactional id", cure),
-        Ok(None) if needs_no_rule(pipeline, reached, &cluster.unwrap_or_default()).await => {
-            findings.ok(CHECK, id, "the user needs no rule");
-        }
-        Ok(None) => findings.failure(CHECK, id, "no rule gives the user Write of the transactional id", cure),
-        Err(refusal) => {
-            let message = format!("Write of the transactional id: {refusal}; if it lacks, this gives it");
-            findings.not_checked(CHECK, id, message, cure);
-        }
+        Ok(Some(false)) => findings.failure(CHECK, id, "a rule forbids Write of the transactional id", Some(cure)),
+        Ok(None) => findings.failure(CHECK, id, "no rule gives the user Write of the transactional id", Some(cure)),
+        Err(refusal) => unknown(pipeline, id, "Write of the transactional id", &refusal, cure, findings),
     }
 }
 
-/// Whether the user may do what no rule gives: it is a super user, or whoever no rule speaks of may do
-/// everything. Seen by a right to the cluster that no rule explains.
-async fn needs_no_rule(pipeline: &Pipeline, reached: &Reached, rules: &[Rule]) -> bool {
-    let (Some(principal), Ok(rights)) = (principal(&pipeline.kafka), reached.inspector.cluster_rights().await) else {
-        return false;
+/// A right of which the rules may not be asked. `give` gives it in any case.
+fn unknown(pipeline: &Pipeline, subject: &str, what: &str, refusal: &Refusal, give: String, findings: &mut Findings) {
+    let ask = tools::allow(&pipeline.kafka, &Resource::Cluster, &[Operation::Describe]);
+    let cure = match refusal {
+        Refusal::Forbidden => format!("{give}\n{ask}   # lets doctor see the rules"),
+        Refusal::Failed(_) => give,
     };
-    rights.iter().any(|right| verdict(rules, &principal, *right) != Some(true))
+    findings.not_checked(CHECK, subject, format!("{what}: {refusal}"), Some(cure));
 }

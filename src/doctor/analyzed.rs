@@ -53,14 +53,19 @@ async fn go_on(
     if is_applied {
         rights(&inspector, schema, &shared, findings);
     }
+    let is_usable = is_applied && shared.gone.is_empty() && shared.forbidden.is_empty();
     for job in &analyze.jobs {
         if let Some(fault) = fault(job) {
             findings.failure("job", &job.name, fault, None);
             continue;
         }
         table(analyze, &inspector, job, is_applied, findings).await?;
-        if is_applied {
-            progress(&inspector, job, findings, positions).await?;
+        match is_usable {
+            true => progress(&inspector, job, findings, positions).await?,
+            false if is_applied => {
+                findings.not_checked("declaration", &job.name, "its progress cannot be read", None);
+            }
+            false => {}
         }
     }
     Ok(())
@@ -174,7 +179,8 @@ async fn progress(
     let progress = inspector.progress(&job.id).await?;
     if let Some(error) = redeclared(job, &progress) {
         let job_id = crate::postgres::quote_literal(&job.id);
-        let cure = format!("DELETE FROM analyze_jobs WHERE job = {job_id};   -- it begins anew at the start of its topics");
+        let cure =
+            format!("DELETE FROM analyze_jobs WHERE job = {job_id};   -- it begins anew at the start of its topics");
         let message = "its windows under way were declared otherwise: declare them as they were, give the job another name and table, or let it begin anew";
         tracing::debug!("{error}");
         findings.failure("declaration", &job.name, message, Some(cure));

@@ -13,8 +13,6 @@ use chrono::{Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use tokio_postgres::Client;
 
-/// Transactions younger than this are the business of whoever runs them.
-const LONG_SECONDS: i64 = 300;
 /// Most transactions, or partitions, that are named one by one.
 const MOST_LISTED: usize = 5;
 
@@ -50,12 +48,6 @@ pub async fn examine(
             Err(error) => findings.failure("table", &name, told(&error), error.cure()),
         }
     }
-    if server.is_standby || !server.sees_others || !server.tracks_activities {
-        let rest = "what other sessions have open cannot be seen";
-        source.findings.not_checked("transactions", &subject, rest, None);
-        return Ok(());
-    }
-    transactions(&subject, long_transactions(client, LONG_SECONDS).await?, &mut source.findings);
     Ok(())
 }
 
@@ -106,7 +98,9 @@ fn about(found: &Table, capture: &Capture, config: &Postgres, server_zone: Optio
             findings.warning("index", subject, format!("no index begins with watermark {column}, {slow}"), create());
         }
         Index::Unsuitable(name) => {
-            let message = format!("{name} leaves rows out or keeps no order, and no other index begins with watermark {column}, {slow}");
+            let message = format!(
+                "{name} leaves rows out or keeps no order, and no other index begins with watermark {column}, {slow}"
+            );
             findings.warning("index", subject, message, create());
         }
         Index::Invalid(name) => {
@@ -172,10 +166,22 @@ fn differ(ours: &str, theirs: &str) -> bool {
     })
 }
 
-fn transactions(subject: &str, open: Vec<OpenTransaction>, findings: &mut Findings) {
+/// Those that are open for longer than `long` seconds.
+pub async fn transactions(
+    subject: &str,
+    client: &Client,
+    server: &Server,
+    long: i64,
+    findings: &mut Findings,
+) -> Result<(), SessionError> {
     const CHECK: &str = "transactions";
+    if server.is_standby || !server.sees_others || !server.tracks_activities {
+        findings.not_checked(CHECK, subject, "what other sessions have open cannot be seen", None);
+        return Ok(());
+    }
+    let open = long_transactions(client, long).await?;
     if open.is_empty() {
-        let span = amount::duration(LONG_SECONDS * 1_000);
+        let span = amount::duration(long * 1_000);
         findings.ok(CHECK, subject, format!("none is open for longer than {span}"));
     }
     for transaction in open.iter().take(MOST_LISTED) {
@@ -184,7 +190,9 @@ fn transactions(subject: &str, open: Vec<OpenTransaction>, findings: &mut Findin
         let holds = "until it ends, every poll asks again for all rows written since it began";
         let (message, cure) = match (backend, name) {
             (Some(backend), _) => {
-                let query = query_start.as_ref().map_or_else(String::new, |start| format!(", its last query began {start} UTC"));
+                let query = query_start
+                    .as_ref()
+                    .map_or_else(String::new, |start| format!(", its last query began {start} UTC"));
                 let by = if application.is_empty() { String::new() } else { format!(", {application}") };
                 let message = format!("process {backend} ({user}{by}, {state}) has one open for {age}{query}: {holds}");
                 (message, format!("SELECT pg_terminate_backend({backend});"))
@@ -201,6 +209,7 @@ fn transactions(subject: &str, open: Vec<OpenTransaction>, findings: &mut Findin
         let message = format!("{} more are open for long", open.len() - MOST_LISTED);
         findings.warning(CHECK, subject, message, None);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -111,8 +111,8 @@ impl Findings {
         self.add(check, subject, Outcome::NotChecked, message.into(), cure.into());
     }
 
-    /// As the last finding: that what it is about is away, so that waiting may help.
-    pub fn is_away(&mut self) {
+    /// Notes of the last finding that what it is about is away, so that waiting may help.
+    pub fn mark_away(&mut self) {
         if let Some(last) = self.found.last_mut() {
             last.is_away = true;
         }

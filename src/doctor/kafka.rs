@@ -5,13 +5,15 @@ use super::{
     finding::{Findings, Section},
 };
 use crate::{
+    amount,
     config::model::Pipeline,
     kafka::{
+        admin::AdminError,
         cluster::{Broker, Cluster, Partition},
         inspect::{Inspector, Settings},
         rights::{Operation, Refusal, Resource},
         tools,
-        topic::{TopicDescription, TopicError},
+        topic::{TopicError, TopicFacts},
     },
     topics::{self, Harm, Origin, Wanted, differences, too_few_brokers},
 };
@@ -29,7 +31,7 @@ pub struct Reached {
     pub inspector: Inspector,
     pub wanted: Vec<Wanted>,
     /// Those that exist, with what we may do with them.
-    pub topics: BTreeMap<String, (TopicDescription, Vec<Operation>)>,
+    pub topics: BTreeMap<String, TopicFacts>,
     /// Those that may be asked for.
     pub settings: BTreeMap<String, Settings>,
     /// The settings of one broker.
@@ -42,9 +44,14 @@ pub async fn examine(pipeline: &Pipeline) -> (Findings, Option<Reached>) {
     let reached = match reach(pipeline).await {
         Ok(reached) => reached,
         Err(error) => {
-            findings.failure("reachable", subject, error.to_string(), error.cure(&pipeline.kafka));
+            let check = match &error {
+                // Somebody has answered, and sent us on.
+                AdminError::Elsewhere { .. } => "brokers",
+                _ => "reachable",
+            };
+            findings.failure(check, subject, error.to_string(), error.cure(&pipeline.kafka));
             if error.is_unavailable() {
-                findings.is_away();
+                findings.mark_away();
             }
             let rest = "brokers, topics, retention, rights, transactions: Kafka cannot be reached";
             findings.not_checked("cluster", subject, rest, None);
@@ -52,11 +59,12 @@ pub async fn examine(pipeline: &Pipeline) -> (Findings, Option<Reached>) {
         }
     };
     let (cluster, inspector) = reached;
-    findings.ok("reachable", subject, match cluster.brokers.len() {
-        1 => "1 broker".to_owned(),
-        count => format!("{count} brokers"),
-    });
-    brokers(pipeline, &cluster.brokers, &mut findings).await;
+    findings.ok("reachable", subject, amount::counted(cluster.brokers.len(), "broker"));
+    if !brokers(pipeline, &cluster.brokers, &mut findings).await {
+        let rest = "topics, retention, rights, transactions: no broker can be reached at its own address";
+        findings.not_checked("cluster", subject, rest, None);
+        return (findings, None);
+    }
     let wanted = topics::wanted(pipeline);
     let mut reached = Reached {
         broker: match cluster.brokers.first() {
@@ -73,13 +81,13 @@ pub async fn examine(pipeline: &Pipeline) -> (Findings, Option<Reached>) {
     (findings, Some(reached))
 }
 
-async fn reach(pipeline: &Pipeline) -> Result<(Cluster, Inspector), crate::kafka::admin::AdminError> {
+async fn reach(pipeline: &Pipeline) -> Result<(Cluster, Inspector), AdminError> {
     let cluster = topics::cluster(pipeline, LIMIT).await?;
     Ok((cluster, Inspector::new(&pipeline.kafka, LIMIT)?))
 }
 
-/// Clients are told the brokers' own addresses, which may be good elsewhere only.
-async fn brokers(pipeline: &Pipeline, brokers: &[Broker], findings: &mut Findings) {
+/// Clients are told the brokers' own addresses, which may be good elsewhere only. Whether any can be reached.
+async fn brokers(pipeline: &Pipeline, brokers: &[Broker], findings: &mut Findings) -> bool {
     let tries = brokers.iter().map(|broker| async move {
         let connected = TcpStream::connect((broker.host.as_str(), broker.port));
         let reason = match tokio::time::timeout(CONNECT_LIMIT, connected).await {
@@ -92,16 +100,19 @@ async fn brokers(pipeline: &Pipeline, brokers: &[Broker], findings: &mut Finding
     let unreachable: Vec<_> = futures_util::future::join_all(tries).await.into_iter().flatten().collect();
     for (broker, reason) in &unreachable {
         let Broker { id, host, port } = broker;
-        let message = format!("broker {id} tells clients to come to {host}:{port}, which cannot be reached from here: {reason}");
+        let message = format!(
+            "broker {id} tells its clients to come to {host}:{port}, which cannot be reached from here: {reason}"
+        );
         let cure = format!(
             "advertised.listeners in server.properties of broker {id}: an address that this machine reaches, or a name that it resolves"
         );
         findings.failure("brokers", &format!("{host}:{port}"), message, Some(cure));
     }
     if unreachable.is_empty() {
-        let message = "each can be reached at the address that it tells clients";
+        let message = "each can be reached at the address that it tells its clients";
         findings.ok("brokers", &pipeline.kafka.brokers, message);
     }
+    unreachable.len() < brokers.len()
 }
 
 async fn about_topics(pipeline: &Pipeline, reached: &mut Reached, findings: &mut Findings) {
@@ -109,7 +120,12 @@ async fn about_topics(pipeline: &Pipeline, reached: &mut Reached, findings: &mut
     let described = match reached.inspector.topics(names).await {
         Ok(described) => described,
         Err(refusal) => {
-            findings.failure("topics", &pipeline.kafka.brokers, format!("the brokers do not describe them: {refusal}"), None);
+            findings.failure(
+                "topics",
+                &pipeline.kafka.brokers,
+                format!("the brokers do not describe them: {refusal}"),
+                None,
+            );
             return;
         }
     };
@@ -165,8 +181,8 @@ fn missing(pipeline: &Pipeline, wanted: &Wanted, cluster: &Cluster, findings: &m
     if let Some((trouble, cure)) = too_few_brokers(&wanted.origin, spec, cluster) {
         findings.failure("topic", name, format!("cannot be made: {trouble}"), cure);
     } else if kafka.create_topics {
-        let plural = if spec.partitions == 1 { "" } else { "s" };
-        let message = format!("does not exist yet; is made at the next start, with {} partition{plural}", spec.partitions);
+        let partitions = amount::counted(usize::try_from(spec.partitions).unwrap_or(0), "partition");
+        let message = format!("does not exist yet; is made at the next start, with {partitions}");
         findings.ok("topic", name, message);
     } else {
         let message = "does not exist, and kafka.create_topics is false";
@@ -194,15 +210,15 @@ fn about_topic(
         let cure = Some(difference.cure.clone());
         match difference.harm {
             Harm::Fatal => {
-                let message = format!("{}: checkpoints would be deleted, and capture could not go on", difference.words());
+                let message =
+                    format!("{}: checkpoints would be deleted, and capture could not go on", difference.words());
                 findings.failure(check, name, message, cure);
             }
             Harm::Some => findings.warning(check, name, difference.words(), cure),
             Harm::None => harmless.push(difference.words()),
         }
     }
-    let plural = if partitions.len() == 1 { "" } else { "s" };
-    let mut message = format!("{} partition{plural}, {}", partitions.len(), wanted.origin.words());
+    let mut message = format!("{}, {}", amount::counted(partitions.len(), "partition"), wanted.origin.words());
     if !harmless.is_empty() {
         message.push_str(&format!("; {}, which does no harm", harmless.join(", ")));
     }

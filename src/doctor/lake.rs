@@ -34,7 +34,10 @@ pub fn examine(pipeline: &Pipeline) -> (Findings, Positions) {
         writable(table, &mut findings);
         same_file_system(table, &mut findings);
         // Before the ledgers, so that a file of a commit meanwhile is one that they know.
-        let listings = [(&table.path, reader::list(&table.path)), (&table.dead_letter_path, reader::list(&table.dead_letter_path))];
+        let listings = [
+            (&table.path, reader::list(&table.path)),
+            (&table.dead_letter_path, reader::list(&table.dead_letter_path)),
+        ];
         let found = match ledgers(table) {
             Ok(found) => found,
             Err(error) => {
@@ -89,7 +92,8 @@ fn judge_room(path: &Path, key: &str, room: disk::Room, findings: &mut Findings)
     if files < LITTLE_SHARE {
         message.push_str(&format!("; of the files that it can hold {} are left", percent(files)));
     }
-    let cure = || Some(format!("make room on the file system of {}, or move {key} to another", shell::word(&shown(path))));
+    let cure =
+        || Some(format!("make room on the file system of {}, or move {key} to another", shell::word(&shown(path))));
     if room.free_bytes < NO_BYTES || bytes < NO_SHARE || files < NO_SHARE {
         findings.failure("free space", &shown(path), message, cure());
     } else if room.free_bytes < LITTLE_BYTES || bytes < LITTLE_SHARE || files < LITTLE_SHARE {
@@ -104,7 +108,11 @@ fn writable(table: &LandTable, findings: &mut Findings) {
         let existing = disk::nearest_existing(path);
         match disk::try_write(&existing) {
             Ok(()) if existing == *path => findings.ok("writable", &shown(path), "files can be written"),
-            Ok(()) => findings.ok("writable", &shown(path), format!("does not exist yet; can be made in {}", shown(&existing))),
+            Ok(()) => findings.ok(
+                "writable",
+                &shown(path),
+                format!("does not exist yet; can be made in {}", shown(&existing)),
+            ),
             Err(error) => findings.failure("writable", &shown(path), error.to_string(), error.cure()),
         }
     }
@@ -135,7 +143,9 @@ fn ledger(
     let mut is_whole = true;
     for (partition, ledger) in found {
         let staging = ledger.directory.join("staging");
-        if staging.exists() && let Err(error) = disk::try_write(&staging) {
+        if staging.exists()
+            && let Err(error) = disk::try_write(&staging)
+        {
             findings.failure("writable", &shown(&staging), error.to_string(), error.cure());
         }
         match &ledger.progress {
@@ -153,8 +163,7 @@ fn ledger(
     if is_whole {
         let message = match next.len() {
             0 => "nothing has landed yet".to_owned(),
-            1 => "1 partition has landed, and its ledger is whole".to_owned(),
-            count => format!("{count} partitions have landed, and their ledgers are whole"),
+            count => format!("{} landed, and every ledger is whole", amount::counted(count, "partition")),
         };
         findings.ok("ledger", &table.topic, message);
     }
@@ -189,7 +198,7 @@ fn foreign(table: &LandTable, unknown: Vec<Stranger>, findings: &mut Findings) {
         let message = format!(
             "{} named as those of this table, of which no ledger knows, such as {}: was an older ledger restored? Their \
              rows would be there twice",
-            files(ours.len()),
+            amount::counted(ours.len(), "file"),
             shown(&ours[0])
         );
         findings.failure(CHECK, &table.topic, message, Some(away(table, &ours)));
@@ -197,15 +206,11 @@ fn foreign(table: &LandTable, unknown: Vec<Stranger>, findings: &mut Findings) {
     if !theirs.is_empty() {
         let message = format!(
             "{} of others, which readers of the table take for data, such as {}",
-            files(theirs.len()),
+            amount::counted(theirs.len(), "file"),
             shown(&theirs[0])
         );
         findings.warning(CHECK, &table.topic, message, Some(away(table, &theirs)));
     }
-}
-
-fn files(count: usize) -> String {
-    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
 /// Lines that move files out of the readers' sight.

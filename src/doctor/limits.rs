@@ -14,7 +14,7 @@ use crate::{
     topics::Origin,
 };
 
-const CHECK: &str = "transactions";
+const CHECK: &str = "limits";
 
 pub fn examine(pipeline: &Pipeline, reached: &Reached, findings: &mut Findings) {
     let subject = &pipeline.kafka.brokers;
@@ -49,9 +49,15 @@ fn timeout(subject: &str, settings: &Settings, findings: &mut Findings) {
             amount::duration(theirs),
             amount::duration(ours)
         );
-        findings.failure(CHECK, subject, message, Some(format!("{SETTING}={ours} in server.properties of each broker")));
+        findings.failure(
+            CHECK,
+            subject,
+            message,
+            Some(format!("{SETTING}={ours} in server.properties of each broker")),
+        );
     } else {
-        let message = format!("may take {}, capture needs {}", amount::duration(theirs), amount::duration(ours));
+        let message =
+            format!("transactions may take {}, capture needs {}", amount::duration(theirs), amount::duration(ours));
         findings.ok(CHECK, subject, message);
     }
 }
@@ -66,7 +72,8 @@ fn kept(
     prefix: &str,
     findings: &mut Findings,
 ) {
-    let number = |suffix: &str| settings.get(&format!("{prefix}.{suffix}")).and_then(|value| value.parse::<usize>().ok());
+    let number =
+        |suffix: &str| settings.get(&format!("{prefix}.{suffix}")).and_then(|value| value.parse::<usize>().ok());
     let brokers = reached.cluster.brokers.len();
     let replication = number("replication.factor").unwrap_or(1);
     let min_isr = number("min.isr").unwrap_or(1);
@@ -74,8 +81,16 @@ fn kept(
         Some(partitions) => {
             let bad = partitions.iter().filter(|one| !one.has_leader || one.in_sync < min_isr).count();
             if bad > 0 {
-                let message = format!("{bad} of {} partitions have no leader or too few replicas in sync: {what} stand still", partitions.len());
-                findings.failure(CHECK, name, message, Some("start the brokers that hold the other replicas".to_owned()));
+                let message = format!(
+                    "{bad} of {} partitions have no leader or too few replicas in sync: {what} stand still",
+                    partitions.len()
+                );
+                findings.failure(
+                    CHECK,
+                    name,
+                    message,
+                    Some("start the brokers that hold the other replicas".to_owned()),
+                );
             } else {
                 findings.ok(CHECK, name, format!("keeps {what}, and takes records"));
             }
@@ -83,7 +98,8 @@ fn kept(
         // Not there yet, or not ours to see: the latter is no trouble, for then it has been made.
         None if replication > brokers => {
             let message = format!(
-                "is not there, and cannot be made: it is to have {replication} replicas, and there are {brokers} brokers"
+                "is not there, and cannot be made: it is to have {replication} replicas, with {}",
+                amount::counted(brokers, "broker")
             );
             let mut cure = format!("{prefix}.replication.factor={brokers} in server.properties of each broker");
             if min_isr > brokers {
@@ -127,7 +143,9 @@ fn sizes(
             );
             let cure = match reached.topics.contains_key(name) {
                 true => tools::set_topic(&pipeline.kafka, name, SETTING, &needed.to_string()),
-                false => format!("message.max.bytes={needed} in server.properties of each broker, or a smaller capture.max_row_bytes"),
+                false => format!(
+                    "message.max.bytes={needed} in server.properties of each broker, or a smaller capture.max_row_bytes"
+                ),
             };
             findings.warning("message size", name, message, Some(cure));
         } else {

@@ -32,10 +32,7 @@ use crate::{
 };
 use finding::Findings;
 use futures_util::{StreamExt, stream};
-use std::{
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 /// Longest time for one answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -44,10 +41,12 @@ const SECTION_LIMIT: Duration = Duration::from_secs(60);
 /// Pipelines (tenants) that are looked at at the same time.
 const PIPELINES: usize = 8;
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Tries again while PostgreSQL or Kafka is away, as often as the stages do at their start.
     pub wait: bool,
+    /// Transactions open for longer are told.
+    pub long_transaction_seconds: u32,
 }
 
 /// Looks at everything that the file at `path` needs.
@@ -58,7 +57,7 @@ pub async fn run(path: &Path, options: Options) -> Report {
     };
     let mut attempt = 1;
     loop {
-        let report = examine(path, &config).await;
+        let report = examine(path, &config, options).await;
         let is_away = report.findings.iter().any(|finding| finding.is_away);
         if !is_away || !options.wait || attempt >= config.runtime.wait_attempts {
             return report;
@@ -90,7 +89,7 @@ fn broken(path: &Path, errors: &ConfigErrors) -> Report {
     Report { findings, is_broken: true }
 }
 
-async fn examine(path: &Path, config: &Config) -> Report {
+async fn examine(path: &Path, config: &Config, options: Options) -> Report {
     let mut file = Findings::new(Section::Configuration);
     let subject = path.display().to_string();
     for pipeline in &config.pipelines {
@@ -104,27 +103,25 @@ async fn examine(path: &Path, config: &Config) -> Report {
     }
     let mut findings = file.of("");
     findings.iter_mut().for_each(|finding| finding.pipeline = None);
-    let pipelines = stream::iter(&config.pipelines).map(examine_pipeline).buffered(PIPELINES);
+    let pipelines = stream::iter(&config.pipelines).map(|pipeline| examine_pipeline(pipeline, options));
+    let pipelines = pipelines.buffered(PIPELINES);
     findings.extend(pipelines.collect::<Vec<_>>().await.into_iter().flatten());
     Report { findings, is_broken: false }
 }
 
-async fn examine_pipeline(pipeline: &Pipeline) -> Vec<Finding> {
+async fn examine_pipeline(pipeline: &Pipeline, options: Options) -> Vec<Finding> {
     let lake = {
         let pipeline = pipeline.clone();
         tokio::task::spawn_blocking(move || lake::examine(&pipeline))
     };
     let source = async {
         match &pipeline.postgres {
-            Some(config) => Some(postgres::examine(pipeline, config).await),
+            Some(config) => Some(postgres::examine(pipeline, config, options).await),
             None => None,
         }
     };
-    let (source, looked, (mut kafka, reached)) = tokio::join!(
-        source,
-        tokio::time::timeout(SECTION_LIMIT, lake),
-        kafka::examine(pipeline)
-    );
+    let (source, looked, (mut kafka, reached)) =
+        tokio::join!(source, tokio::time::timeout(SECTION_LIMIT, lake), kafka::examine(pipeline));
     let (mut lake, landed) = match looked {
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => unlooked(pipeline, error.to_string()),

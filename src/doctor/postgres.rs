@@ -1,16 +1,17 @@
 //! The server, the connection to it, and what there is of both: version, TLS, clocks, connections.
 
 use super::{
-    LIMIT, captured,
-    finding::{Findings, Section},
+    LIMIT, Options, captured,
+    finding::{Findings, Outcome, Section},
 };
 use crate::{
     amount,
     capture::inspect::{Database, Server, SessionError, Table},
+    clock,
     config::model::{LandSchema, Pipeline, Postgres, TlsMode},
     postgres::{PostgresError, connect_as, default_time_zone},
 };
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 /// Clocks may differ by so much before it is worth a word.
@@ -41,7 +42,7 @@ pub fn address(config: &Postgres) -> String {
 }
 
 /// Looks at the server and, where the pipeline captures, at its tables.
-pub async fn examine(pipeline: &Pipeline, config: &Postgres) -> Source {
+pub async fn examine(pipeline: &Pipeline, config: &Postgres, options: Options) -> Source {
     let mut source =
         Source { findings: Findings::new(Section::Postgres), client: None, tables: Vec::new(), database: None };
     let (config, subject) = (patient(config), address(config));
@@ -52,7 +53,7 @@ pub async fn examine(pipeline: &Pipeline, config: &Postgres) -> Source {
         Err(error) => {
             findings.failure("reachable", &subject, error.to_string(), error.cure());
             if error.is_unavailable() {
-                findings.is_away();
+                findings.mark_away();
             }
             let rest = "version, role, TLS, clock, tables: PostgreSQL cannot be reached";
             findings.not_checked("server", &subject, rest, None);
@@ -61,7 +62,8 @@ pub async fn examine(pipeline: &Pipeline, config: &Postgres) -> Source {
     };
     let taken = amount::duration(begun.elapsed().as_millis() as i64);
     findings.ok("reachable", &subject, format!("connected as {} within {taken}", config.user));
-    let examined = tokio::time::timeout(super::SECTION_LIMIT, go_on(pipeline, &config, &client, &mut source)).await;
+    let examined = go_on(pipeline, &config, &client, options, &mut source);
+    let examined = tokio::time::timeout(super::SECTION_LIMIT, examined).await;
     let findings = &mut source.findings;
     match examined {
         Ok(Ok(())) => source.client = Some(client),
@@ -84,6 +86,7 @@ async fn go_on(
     pipeline: &Pipeline,
     config: &Postgres,
     client: &Client,
+    options: Options,
     source: &mut Source,
 ) -> Result<(), SessionError> {
     let subject = address(config);
@@ -110,11 +113,13 @@ async fn go_on(
         (false, _) => findings.ok("standby", &subject, "the primary"),
     }
     tls(config, client, findings).await.map_err(SessionError::query)?;
-    clock(config, client, findings).await.map_err(SessionError::query)?;
+    clocks(config, client, findings).await.map_err(SessionError::query)?;
     connections(pipeline, config, client, findings).await.map_err(SessionError::query)?;
     if let Some(capture) = &pipeline.capture {
         let zone = default_time_zone(config).await.map_err(SessionError::Postgres)?;
         captured::examine(capture, config, client, &server, zone.as_deref(), source).await?;
+        let long = i64::from(options.long_transaction_seconds);
+        captured::transactions(&subject, client, &server, long, &mut source.findings).await?;
         if !server.is_standby {
             source.database = Some(Database::ask(client).await?);
         }
@@ -132,38 +137,40 @@ async fn tls(config: &Postgres, client: &Client, findings: &mut Findings) -> Res
             &[],
         )
         .await?;
-    let (is_encrypted, version, is_local): (bool, String, bool) = (row.get(0), row.get(1), row.get(2));
-    let subject = address(config);
-    let cure = || Some("postgres.tls_mode: verify-full   # with postgres.tls_ca_file, unless a public authority signed".to_owned());
-    match (is_encrypted, config.tls_mode) {
-        (true, TlsMode::VerifyFull) => {
-            findings.ok("tls", &subject, format!("{version}, and the server has proved who it is"));
-        }
-        (true, _) if is_local => findings.ok("tls", &subject, format!("{version}, on this machine")),
-        (false, _) if is_local => findings.ok("tls", &subject, "none, on this machine"),
-        (true, _) => findings.warning(
-            "tls",
-            &subject,
-            format!("{version}, but the certificate is not checked: whoever is on the way may pose as the server"),
-            cure(),
-        ),
-        (false, _) => {
-            findings.warning("tls", &subject, "none: password and rows cross the network as they are", cure());
-        }
+    let (outcome, message) = judge_tls(row.get::<_, bool>(0).then(|| row.get(1)), row.get(2), config.tls_mode);
+    let cure = "postgres.tls_mode: verify-full   # with postgres.tls_ca_file, unless a public authority signed";
+    match outcome {
+        Outcome::Ok => findings.ok("tls", &address(config), message),
+        _ => findings.warning("tls", &address(config), message, Some(cure.to_owned())),
     }
     Ok(())
 }
 
-async fn clock(config: &Postgres, client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
+/// `version` where the connection is encrypted.
+fn judge_tls(version: Option<&str>, is_local: bool, mode: TlsMode) -> (Outcome, String) {
+    match (version, mode) {
+        (Some(version), TlsMode::VerifyFull) => {
+            (Outcome::Ok, format!("{version}, and the server has proved who it is"))
+        }
+        (Some(version), _) if is_local => (Outcome::Ok, format!("{version}, on this machine")),
+        (None, _) if is_local => (Outcome::Ok, "none, on this machine".to_owned()),
+        (Some(version), _) => {
+            let message = "but the certificate is not checked: whoever is on the way may pose as the server";
+            (Outcome::Warning, format!("{version}, {message}"))
+        }
+        (None, _) => (Outcome::Warning, "none: password and rows cross the network as they are".to_owned()),
+    }
+}
+
+async fn clocks(config: &Postgres, client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
     let question = client.prepare("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8").await?;
     // The quickest answer tells best.
     let mut best: Option<(Duration, f64)> = None;
     for _ in 0..CLOCK_SAMPLES {
-        let (ours, begun) = (SystemTime::now(), Instant::now());
+        let (ours_us, begun) = (clock::now_us(), Instant::now());
         let theirs: i64 = client.query_one(&question, &[]).await?.get(0);
         let trip = begun.elapsed();
-        let ours_ms = ours.duration_since(UNIX_EPOCH).map_or(0.0, |age| age.as_secs_f64() * 1e3);
-        let ahead_ms = theirs as f64 / 1e3 - ours_ms - trip.as_secs_f64() * 5e2;
+        let ahead_ms = (theirs - ours_us) as f64 / 1e3 - trip.as_secs_f64() * 5e2;
         if best.is_none_or(|(least, _)| trip < least) {
             best = Some((trip, ahead_ms));
         }
@@ -182,7 +189,12 @@ async fn clock(config: &Postgres, client: &Client, findings: &mut Findings) -> R
         "the server's clock is {apart} {where_to} this machine's: the delays that are shown are wrong by that much, and \
          events are judged too new or too late by this machine's"
     );
-    findings.warning("clock", &subject, message, Some("timedatectl set-ntp true   # on the machine whose clock is wrong".to_owned()));
+    findings.warning(
+        "clock",
+        &subject,
+        message,
+        Some("timedatectl set-ntp true   # on the machine whose clock is wrong".to_owned()),
+    );
     Ok(())
 }
 
@@ -233,7 +245,9 @@ async fn connections(
             "this pipeline has up to {needed} connections, and of the {most} that the server allows others use {others}"
         );
         let more = (most + needed).max(100);
-        let cure = format!("ALTER SYSTEM SET max_connections = {more};   -- and restart the server; or lower analyze.pool_size");
+        let cure = format!(
+            "ALTER SYSTEM SET max_connections = {more};   -- and restart the server; or lower analyze.pool_size"
+        );
         findings.warning("connections", &subject, message, Some(cure));
     } else {
         let message = format!("up to {needed} are needed, {} of {most} are not used by others", most - others);
@@ -242,10 +256,27 @@ async fn connections(
     Ok(())
 }
 
-/// The findings of a landing's columns, which need the catalogue only where nothing was kept.
+/// Whether a landing does not know its columns because the captured table is not there yet.
 pub fn is_missing_table(error: &crate::land::inspect::SourceError) -> bool {
-    matches!(
-        error,
-        crate::land::inspect::SourceError::Postgres { source: PostgresError::NoTable { .. }, .. }
-    )
+    matches!(error, crate::land::inspect::SourceError::Postgres { source: PostgresError::NoTable { .. }, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_is_asked_for_where_there_is_a_network() {
+        use Outcome::{Ok, Warning};
+        for (version, is_local, mode, outcome) in [
+            (Some("TLSv1.3"), false, TlsMode::VerifyFull, Ok),
+            (Some("TLSv1.3"), false, TlsMode::Require, Warning),
+            (Some("TLSv1.3"), true, TlsMode::Prefer, Ok),
+            (None, true, TlsMode::Prefer, Ok),
+            (None, false, TlsMode::Prefer, Warning),
+            (None, false, TlsMode::Disable, Warning),
+        ] {
+            assert_eq!(judge_tls(version, is_local, mode).0, outcome, "{version:?} {is_local} {mode:?}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The findings as people and programs read them.
 
 use super::finding::{Finding, Outcome};
-use crate::app::exit;
+use crate::{amount::counted, app::exit};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -59,13 +59,12 @@ impl Report {
                 });
             }
         }
-        let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
         let _ = write!(
             text,
             "\n{} ok, {}, {}, {} not checked",
             self.count(Outcome::Ok),
-            plural(self.count(Outcome::Warning), "warning"),
-            plural(self.count(Outcome::Failure), "failure"),
+            counted(self.count(Outcome::Warning), "warning"),
+            counted(self.count(Outcome::Failure), "failure"),
             self.count(Outcome::NotChecked),
         );
         text

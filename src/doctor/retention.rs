@@ -4,7 +4,7 @@ use super::{LIMIT, analyzed, finding::Findings, kafka::Reached, lake};
 use crate::{
     amount,
     analyze::{self, inspect::PartitionProgress},
-    app::group_digits,
+    clock,
     config::model::Pipeline,
     kafka::{
         inspect::Settings,
@@ -14,10 +14,7 @@ use crate::{
     lake::ledger::Progress,
     land,
 };
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
 const CHECK: &str = "retention";
 /// Left of the retention when a warning is due: a quarter, but no less than this, nor than half.
@@ -112,20 +109,25 @@ pub async fn examine(
     findings: &mut Findings,
 ) {
     for reading in readings(pipeline, landed, analyzed) {
-        let Some((description, _)) = reached.topics.get(reading.topic) else { continue };
+        let Some(facts) = reached.topics.get(reading.topic) else { continue };
         let settings = reached.settings.get(reading.topic);
         if !reading.has_begun() {
-            let message = format!("{} has not begun: it will with the first record that is there{}", reading.reader(), words(settings));
+            let message = format!(
+                "{} has not begun: it will with the first record that is there{}",
+                reading.reader(),
+                words(settings)
+            );
             findings.ok(CHECK, reading.topic, message);
             continue;
         }
-        match look(pipeline, &reading, &description.id.to_string()).await {
+        match look(pipeline, &reading, &facts.description.id.to_string()).await {
             Ok(Looked::Lost(losses)) => {
                 let more = match losses.len() {
                     1 => String::new(),
                     count => format!(" (and so of {} more partitions)", count - 1),
                 };
-                let cure = format!("headwater {} --accept-loss -c FILE   # goes on with what is there", reading.command());
+                let cure =
+                    format!("headwater {} --accept-loss -c FILE   # goes on with what is there", reading.command());
                 findings.failure(CHECK, reading.topic, format!("{}{more}", losses[0]), Some(cure));
             }
             Ok(Looked::Behind(lag)) => tell(pipeline, &reading, judge(&lag, settings), findings),
@@ -168,10 +170,10 @@ async fn look(pipeline: &Pipeline, reading: &Reading<'_>, topic_id: &str) -> Res
     let unread: Vec<Extent> = unread.collect();
     let asked = unread.clone();
     let times = read(pipeline, reading.topic, move |reader| reader.first_timestamps(&asked, LIMIT)).await?;
-    let records: i64 = unread.iter().map(|extent| extent.end - extent.first).sum();
+    let offsets: i64 = unread.iter().map(|extent| extent.end - extent.first).sum();
     Ok(Looked::Behind(Lag {
-        records: u64::try_from(records).unwrap_or(0),
-        oldest_ms: times.values().min().map(|at| now_ms() - at),
+        offsets: u64::try_from(offsets).unwrap_or(0),
+        oldest_ms: times.values().min().map(|at| clock::now_ms() - at),
         unread_share: share(&held, &unread),
     }))
 }
@@ -187,14 +189,10 @@ async fn read<T: Send + 'static>(
     asked.unwrap_or_else(|_| Err(ReadError::MissingTopic { topic: topic.to_owned() }))
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as i64)
-}
-
 /// What of a topic is unread.
 #[derive(Debug, Clone, PartialEq)]
 struct Lag {
-    records: u64,
+    offsets: u64,
     /// Age of the oldest, where it could be read.
     oldest_ms: Option<i64>,
     /// Of the records that the partition with the greatest share holds; none where nothing was deleted yet.
@@ -238,28 +236,35 @@ fn words(settings: Option<&Settings>) -> String {
 }
 
 fn judge(lag: &Lag, settings: Option<&Settings>) -> Verdict {
-    if lag.records == 0 {
+    if lag.offsets == 0 {
         return Verdict::Good(format!("all is read{}", words(settings)));
     }
-    let records = match lag.records {
-        1 => "1 record is".to_owned(),
-        count => format!("{} records are", group_digits(count)),
-    };
-    let age = lag.oldest_ms.map_or_else(String::new, |age| format!(", the oldest {} old", amount::duration(age.max(0))));
-    let unread = format!("{records} unread{age}");
-    // Twice as long, or for ever where that is no more.
-    let longer = |kept: i64| kept.checked_mul(2).filter(|more| *more > 0).map_or_else(|| "-1".to_owned(), |more| more.to_string());
+    // Markers of transactions take offsets too, so that they are not records, all of them.
+    let behind = amount::counted(usize::try_from(lag.offsets).unwrap_or(usize::MAX), "offset");
+    let age = lag
+        .oldest_ms
+        .map_or_else(String::new, |age| format!(", the oldest unread record {} old", amount::duration(age.max(0))));
+    let unread = format!("{behind} behind{age}");
+    // Or for ever, where there is no such number.
+    let times = |kept: i64, more: i64| kept.checked_mul(more).map_or_else(|| "-1".to_owned(), |more| more.to_string());
     if let (Some(kept), Some(age)) = (limit(settings, "retention.ms"), lag.oldest_ms) {
         let left = kept - age;
         let setting = "retention.ms";
-        let value = longer(kept.max(age));
         if left <= 0 {
-            let message = format!("{unread}, and they are kept for {}: they may be deleted at any moment", amount::duration(kept));
+            let value = times(age, 4);
+            let message = format!(
+                "{unread}, and records are kept for {}: they may be deleted at any moment",
+                amount::duration(kept)
+            );
             return Verdict::Over { message, setting, value };
         }
         if left < (kept / 4).max(LITTLE_MS.min(kept / 2)) {
-            let message = format!("{unread}, and they are kept for {}: they are deleted in {}", amount::duration(kept), amount::duration(left));
-            return Verdict::Near { message, setting, value };
+            let message = format!(
+                "{unread}, and records are kept for {}: they are deleted in {}",
+                amount::duration(kept),
+                amount::duration(left)
+            );
+            return Verdict::Near { message, setting, value: times(kept, 2) };
         }
     }
     if let (Some(bytes), Some(share)) = (limit(settings, "retention.bytes"), lag.unread_share)
@@ -270,7 +275,7 @@ fn judge(lag: &Lag, settings: Option<&Settings>) -> Verdict {
             share * 100.0,
             amount::bytes(u64::try_from(bytes).unwrap_or(0))
         );
-        return Verdict::Near { message, setting: "retention.bytes", value: longer(bytes) };
+        return Verdict::Near { message, setting: "retention.bytes", value: times(bytes, 2) };
     }
     Verdict::Good(format!("{unread}{}", words(settings)))
 }
@@ -286,7 +291,7 @@ mod tests {
     }
 
     fn lag(oldest_ms: i64) -> Lag {
-        Lag { records: 1_234, oldest_ms: Some(oldest_ms), unread_share: None }
+        Lag { offsets: 1_234, oldest_ms: Some(oldest_ms), unread_share: None }
     }
 
     #[test]
@@ -295,7 +300,7 @@ mod tests {
         assert!(matches!(judge(&lag(125 * HOUR), Some(&week)), Verdict::Good(_)));
         let near = judge(&lag(127 * HOUR), Some(&week));
         let Verdict::Near { message, setting, value } = near else { panic!("{near:?}") };
-        assert!(message.contains("1,234 records are unread") && message.contains("deleted in 1.7 d"), "{message}");
+        assert!(message.contains("1,234 offsets behind") && message.contains("deleted in 1.7 d"), "{message}");
         assert_eq!((setting, value.as_str()), ("retention.ms", "1209600000"));
         assert!(matches!(judge(&lag(169 * HOUR), Some(&week)), Verdict::Over { .. }));
         // Few hours are few, also where they are more than a quarter; and half of a short time is enough.
@@ -312,7 +317,7 @@ mod tests {
         let ever = settings(&[("retention.ms", -1)]);
         assert!(matches!(judge(&lag(10_000 * HOUR), Some(&ever)), Verdict::Good(_)));
         assert!(matches!(judge(&lag(10_000 * HOUR), None), Verdict::Good(_)));
-        let none = Lag { records: 0, oldest_ms: None, unread_share: None };
+        let none = Lag { offsets: 0, oldest_ms: None, unread_share: None };
         assert!(matches!(judge(&none, Some(&settings(&[("retention.ms", 1)]))), Verdict::Good(_)));
     }
 

@@ -18,6 +18,10 @@ pub enum AdminError {
     #[error("Kafka at {brokers} cannot be reached: {reason}; check kafka.brokers and kafka.security_protocol")]
     Unreachable { brokers: String, reason: String },
     #[error(
+        "Kafka at {brokers} tells its clients to come to {address}, which cannot be reached from here: {reason}; set advertised.listeners of that broker to an address that this machine reaches"
+    )]
+    Elsewhere { brokers: String, address: String, reason: String },
+    #[error(
         "Kafka at {brokers} refused the login: {reason}; check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
     )]
     Credentials { brokers: String, reason: String },
@@ -25,7 +29,9 @@ pub enum AdminError {
     Tls { brokers: String, reason: String },
     #[error("the Kafka client refuses its settings: {source}; check the files of kafka.ssl_* and kafka.properties")]
     Settings { source: ClientError },
-    #[error("topic {topic} does not exist, and kafka.create_topics is false: create it (`headwater topics`) or allow that")]
+    #[error(
+        "topic {topic} does not exist, and kafka.create_topics is false: create it (`headwater topics`) or allow that"
+    )]
     MissingTopic { topic: String },
     #[error("topic {topic} cannot be created: {code}")]
     Create { topic: String, code: RDKafkaErrorCode },
@@ -38,16 +44,21 @@ pub enum AdminError {
 impl AdminError {
     /// Whether waiting may cure it.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, AdminError::Unreachable { .. } | AdminError::Client(_))
+        matches!(self, AdminError::Unreachable { .. } | AdminError::Elsewhere { .. } | AdminError::Client(_))
     }
 
     /// The key to set, or the command to run.
     pub fn cure(&self, kafka: &Kafka) -> Option<String> {
         let keys = match self {
             AdminError::Unreachable { .. } => "kafka.brokers, kafka.security_protocol",
+            AdminError::Elsewhere { .. } => {
+                "advertised.listeners in the broker's server.properties: an address that this machine reaches"
+            }
             AdminError::Credentials { .. } => "kafka.sasl_mechanism, kafka.sasl_username, kafka.sasl_password",
             AdminError::Tls { .. } => "kafka.ssl_ca_file, kafka.brokers",
-            AdminError::Settings { .. } => "kafka.ssl_ca_file, kafka.ssl_certificate_file, kafka.ssl_key_file, kafka.properties",
+            AdminError::Settings { .. } => {
+                "kafka.ssl_ca_file, kafka.ssl_certificate_file, kafka.ssl_key_file, kafka.properties"
+            }
             AdminError::MissingTopic { .. } => "kafka.create_topics: true",
             AdminError::Create { topic, code: RDKafkaErrorCode::TopicAuthorizationFailed } => {
                 return Some(tools::allow(kafka, &Resource::Topic(topic.clone()), &[Operation::Create]));

@@ -5,7 +5,7 @@ use super::{
     admin::AdminError,
     client_config,
     rights::{self, Operation, Refusal, Resource, Rule},
-    topic::{self, TopicDescription, TopicError},
+    topic::{self, TopicError, TopicFacts},
 };
 use crate::config::model::Kafka;
 use rdkafka::{
@@ -47,10 +47,7 @@ impl Inspector {
     }
 
     /// Each topic, in the order given, with what our user may do with it.
-    pub async fn topics(
-        &self,
-        names: Vec<String>,
-    ) -> Result<Vec<Result<(TopicDescription, Vec<Operation>), TopicError>>, Refusal> {
+    pub async fn topics(&self, names: Vec<String>) -> Result<Vec<Result<TopicFacts, TopicError>>, Refusal> {
         self.ask(move |client, limit| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             topic::describe_all(client, &names, true, limit).map_err(|error| Refusal::Failed(error.to_string()))
@@ -77,12 +74,16 @@ impl Inspector {
 
     /// What our user may do with the cluster as a whole.
     pub async fn cluster_rights(&self) -> Result<Vec<Operation>, Refusal> {
-        self.ask(|client, limit| rights::of_cluster(client, limit)).await
+        self.ask(rights::of_cluster).await
     }
 
-    /// The rules that speak of a resource.
+    /// The rules that speak of a resource; none, too, where the brokers keep no rules.
     pub async fn rules(&self, resource: Resource) -> Result<Vec<Rule>, Refusal> {
-        self.ask(move |client, limit| rights::rules(client, &resource, limit)).await
+        self.ask(move |client, limit| match rights::of_cluster(client, limit)?.contains(&Operation::Describe) {
+            true => rights::rules(client, &resource, limit),
+            false => Err(Refusal::Forbidden),
+        })
+        .await
     }
 
     /// The settings of each topic, in the order given.
@@ -105,7 +106,7 @@ impl Inspector {
             Ok(answers) => answers,
             Err(error) => {
                 let code = error.rdkafka_error_code();
-                let refusal = code.map_or_else(|| Refusal::Failed(error.to_string()), |code| Refusal::of(code));
+                let refusal = code.map_or_else(|| Refusal::Failed(error.to_string()), Refusal::of);
                 return resources.iter().map(|_| Err(refusal.clone())).collect();
             }
         };

@@ -74,7 +74,12 @@ pub fn explain(kafka: &Kafka, source: ClientError, complaint: Option<Complaint>)
         return AdminError::Unreachable { brokers, reason: source.to_string() };
     };
     match cause {
-        Cause::Unreachable => AdminError::Unreachable { brokers, reason: text },
+        Cause::Unreachable => match told_address(&text) {
+            Some(address) if !brokers.split(',').any(|known| known.trim() == address) => {
+                AdminError::Elsewhere { address: address.to_owned(), brokers, reason: text }
+            }
+            _ => AdminError::Unreachable { brokers, reason: text },
+        },
         Cause::Credentials => AdminError::Credentials { brokers, reason: text },
         Cause::Tls => {
             // librdkafka says of every certificate that it "could not be verified".
@@ -83,6 +88,16 @@ pub fn explain(kafka: &Kafka, source: ClientError, complaint: Option<Complaint>)
             AdminError::Tls { brokers, reason }
         }
     }
+}
+
+/// The address in a complaint such as `host:9092/1: Connect to … failed`, where it is one that a broker has told of
+/// itself: its number follows rather than the word `bootstrap`.
+fn told_address(complaint: &str) -> Option<&str> {
+    let complaint = complaint.split_once("://").map_or(complaint, |(_, rest)| rest);
+    let (address, rest) = complaint.split_once('/')?;
+    let (number, _) = rest.split_once(':')?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !address.contains(' ')).then_some(address)
 }
 
 /// Host and port of a complaint such as `sasl_ssl://host:9093/bootstrap: SSL handshake failed: …`.
@@ -137,6 +152,27 @@ fn names(certificate: &X509Ref) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_a_broker_told_is_known_from_ours() {
+        for (complaint, address) in [
+            ("10.0.0.7:9092/1: Connect to ipv4#10.0.0.7:9092 failed: Connection refused", Some("10.0.0.7:9092")),
+            ("sasl_ssl://kafka:9093/12: Failed to resolve 'kafka:9093'", Some("kafka:9093")),
+            ("127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed", None),
+            ("1/1 brokers are down", None),
+        ] {
+            assert_eq!(told_address(complaint), address, "{complaint}");
+        }
+        let explain = |brokers: &str| {
+            let text = "10.0.0.7:9092/1: Connect to ipv4#10.0.0.7:9092 failed".to_owned();
+            let complaint = Complaint { cause: Cause::Unreachable, text };
+            super::explain(&Kafka::plaintext(brokers), ClientError::Canceled, Some(complaint))
+        };
+        assert!(
+            matches!(explain("localhost:9092"), AdminError::Elsewhere { address, .. } if address == "10.0.0.7:9092")
+        );
+        assert!(matches!(explain("localhost:9092, 10.0.0.7:9092"), AdminError::Unreachable { .. }));
+    }
 
     #[test]
     fn the_broker_is_found_in_a_complaint() {

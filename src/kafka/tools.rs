@@ -80,7 +80,8 @@ pub fn replicate(
 /// Lets our user do `operations` with `resource`.
 pub fn allow(kafka: &Kafka, resource: &Resource, operations: &[Operation]) -> String {
     // Without a certificate that can be read we do not know our name.
-    let principal = principal(kafka).map_or_else(|| "'User:<subject of the certificate>'".to_owned(), |name| word(&name));
+    let principal =
+        principal(kafka).map_or_else(|| "'User:<subject of the certificate>'".to_owned(), |name| word(&name));
     let mut line = format!("{} --add --allow-principal {principal}", tool(kafka, "kafka-acls.sh"));
     for operation in operations {
         line.push_str(&format!(" --operation {}", operation.name()));
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn replicas_are_added_to_those_that_are_there() {
-        let partition = |id, replicas: &[i32]| Partition { id, has_leader: true, replicas: replicas.to_vec(), in_sync: 1 };
+        let partition =
+            |id, replicas: &[i32]| Partition { id, has_leader: true, replicas: replicas.to_vec(), in_sync: 1 };
         let partitions = [partition(0, &[2]), partition(1, &[3])];
         let kafka = Kafka::plaintext("a:1");
         let line = replicate(&kafka, "t", &partitions, &[1, 2, 3], 2).unwrap();

@@ -40,6 +40,13 @@ pub struct TopicDescription {
     pub partitions: i32,
 }
 
+/// A topic, and what our user may do with it where that was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicFacts {
+    pub description: TopicDescription,
+    pub rights: Vec<Operation>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     #[error("topic {topic} does not exist yet")]
@@ -96,7 +103,7 @@ pub fn describe<C: ClientContext>(
     timeout: Duration,
 ) -> Result<TopicDescription, TopicError> {
     let described = describe_all(client, &[topic], false, timeout)?.pop();
-    described.map_or_else(|| Err(TopicError::from_code(topic, BAD)), |one| one.map(|(description, _)| description))
+    described.map_or_else(|| Err(TopicError::from_code(topic, BAD)), |one| one.map(|facts| facts.description))
 }
 
 /// Asks the cluster about `topics`; the answers are in their order, with what this client's user may do
@@ -106,7 +113,7 @@ pub fn describe_all<C: ClientContext>(
     topics: &[&str],
     rights: bool,
     timeout: Duration,
-) -> Result<Vec<Result<(TopicDescription, Vec<Operation>), TopicError>>, TopicError> {
+) -> Result<Vec<Result<TopicFacts, TopicError>>, TopicError> {
     let Some(first) = topics.first() else { return Ok(Vec::new()) };
     let c_name = |topic: &&str| CString::new(*topic).map_err(|_| TopicError::Name { topic: (*topic).to_owned() });
     let names = topics.iter().map(c_name).collect::<Result<Vec<_>, _>>()?;
@@ -114,8 +121,7 @@ pub fn describe_all<C: ClientContext>(
     let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
     // SAFETY: the collection copies the names and is copied by the request.
     let answer = request::ask(client, operation, rights, timeout, |request| unsafe {
-        let collection =
-            native::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let collection = native::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         native::rd_kafka_DescribeTopics(request.client, collection, request.options, request.queue);
         native::rd_kafka_TopicCollection_destroy(collection);
     });
@@ -131,7 +137,7 @@ pub fn describe_all<C: ClientContext>(
 
 const BAD: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG;
 
-type Described = Result<(TopicDescription, Vec<Operation>), RDKafkaRespErr>;
+type Described = Result<TopicFacts, RDKafkaRespErr>;
 
 /// # Safety
 /// `answer` is that of a DescribeTopics request.
@@ -159,7 +165,7 @@ unsafe fn read(answer: &Answer) -> Result<Vec<(String, Described)>, RDKafkaRespE
                     id: TopicId(u128::from(high) << 64 | u128::from(low)),
                     partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
                 };
-                (description, rights::operations(operations, rights))
+                TopicFacts { description, rights: rights::operations(operations, rights) }
             });
             (name.to_string_lossy().into_owned(), described)
         });

@@ -8,6 +8,7 @@ mod plan;
 pub use plan::{Difference, Harm, Origin, Wanted, differences, too_few_brokers, wanted};
 
 use crate::{
+    amount,
     config::model::{Config, Pipeline},
     kafka::{
         admin::{AdminError, create_topics},
@@ -92,8 +93,8 @@ impl fmt::Display for Report {
             };
             write!(f, "{state:<8} {:<width$}", topic.topic)?;
             if let (Some(partitions), Some(replication)) = (topic.partitions, topic.replication) {
-                let plural = if partitions == 1 { "" } else { "s" };
-                write!(f, "  {partitions} partition{plural}, replication {replication}")?;
+                let partitions = amount::counted(usize::try_from(partitions).unwrap_or(0), "partition");
+                write!(f, "  {partitions}, replication {replication}")?;
             }
             for (key, value) in &topic.settings {
                 write!(f, ", {key}={value}")?;
@@ -221,8 +222,7 @@ async fn look_at(pipeline: &Pipeline, cluster: &Cluster) -> Result<Vec<Topic>, A
         let found = settings.get(&topic.topic);
         if let Some(spec) = &wanted.spec {
             let settings = found.and_then(|found| found.as_ref().ok());
-            topic.differences =
-                differences(&pipeline.kafka, &wanted.origin, spec, partitions, settings, cluster);
+            topic.differences = differences(&pipeline.kafka, &wanted.origin, spec, partitions, settings, cluster);
             if let Some(Err(refusal)) = found {
                 topic.trouble = Some(format!("its settings are not compared: {refusal}"));
             }

@@ -181,7 +181,8 @@ pub fn too_few_brokers(origin: &Origin, spec: &TopicSpec, cluster: &Cluster) -> 
     if usize::try_from(spec.replication).is_ok_and(|replication| replication <= brokers) {
         return None;
     }
-    let trouble = format!("{} replicas are configured, and there are {brokers} brokers", spec.replication);
+    let wanted = amount::counted(usize::try_from(spec.replication).unwrap_or(usize::MAX), "replica");
+    let trouble = format!("{wanted} configured, and {} known", amount::counted(brokers, "broker"));
     Some((trouble, origin.line("replication", brokers)))
 }
 

@@ -19,7 +19,7 @@ const BEFORE_CHANGE: Duration = Duration::from_secs(9);
 const WRITTEN: Duration = Duration::from_secs(18);
 
 /// Debian's libfaketime, loaded into that one PostgreSQL.
-fn faketime_library() -> PathBuf {
+pub fn faketime_library() -> PathBuf {
     let directories = std::fs::read_dir("/usr/lib").expect("/usr/lib").flatten().map(|entry| entry.path());
     let mut libraries = directories.map(|path| path.join("faketime/libfaketime.so.1"));
     libraries.find(|path| path.exists()).expect("libfaketime is missing: run scripts/setup.sh")

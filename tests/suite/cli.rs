@@ -53,7 +53,7 @@ fn every_command_explains_itself() {
     for code in ["  0 ", "  1 ", "  2 ", "  75 ", "  78 "] {
         assert!(top.contains(code), "exit code {code:?} in: {top}");
     }
-    for command in ["run", "capture", "land", "validate", "verify", "dlq", "generate", "demo"] {
+    for command in ["run", "capture", "land", "validate", "doctor", "topics", "verify", "dlq", "generate", "demo"] {
         assert!(top.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command} in: {top}");
         let (exit, help, _) = run(&test, &[command, "--help"]);
         assert_eq!(exit, Exit::Code(0), "{command}");

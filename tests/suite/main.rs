@@ -8,6 +8,7 @@ mod chunks;
 mod cli;
 mod crash;
 mod dlq;
+mod doctor;
 mod fencing;
 mod generate;
 mod generate_chat;

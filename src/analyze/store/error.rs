@@ -79,6 +79,22 @@ impl StoreError {
         }
     }
 
+    /// The statements to run or the key to set.
+    pub fn cure(&self) -> Option<String> {
+        match self {
+            StoreError::Postgres(error) => error.cure(),
+            StoreError::Standby => Some("postgres.host: the primary's".to_owned()),
+            StoreError::NoSchema { schema, user } => {
+                Some(format!("CREATE SCHEMA {schema} AUTHORIZATION {};", quote_ident(user)))
+            }
+            StoreError::NotMigrated { .. } => Some("analyze.migrate: true".to_owned()),
+            StoreError::NoTable { create, .. } => Some(create.clone()),
+            StoreError::Table { cure, .. } => Some(cure.clone()),
+            StoreError::NoGrant { grant, .. } => Some(format!("{grant};")),
+            _ => None,
+        }
+    }
+
     /// Whether the same thing may be tried again without anybody acting.
     pub fn is_transient(&self) -> bool {
         match self {

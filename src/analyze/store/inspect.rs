@@ -5,10 +5,7 @@ use super::{
     lock::{self, Holder},
     migrate, roles, search_path, table,
 };
-use crate::{
-    config::model::Postgres,
-    postgres::{pool::Pool, quote_ident},
-};
+use crate::{config::model::Postgres, postgres::pool::Pool};
 use deadpool_postgres::Object;
 use tokio_postgres::Client;
 
@@ -54,7 +51,7 @@ impl Inspector {
 
     pub async fn shared(&self) -> Result<Shared, StoreError> {
         let may_create = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)";
-        let pending = migrate::missing(&self.client).await;
+        let pending = migrate::missing(&self.client).await.map_err(|error| error.of_user(&self.user));
         let is_applied = pending.as_ref().is_ok_and(Vec::is_empty);
         let (gone, forbidden) = match is_applied {
             true => roles::lacking(&self.client).await?,
@@ -82,23 +79,5 @@ impl Inspector {
             declaration: row.and_then(|row| row.get(0)),
             holder: lock::holder(client, job).await?,
         })
-    }
-}
-
-impl StoreError {
-    /// The statements to run or the key to set.
-    pub fn cure(&self) -> Option<String> {
-        match self {
-            StoreError::Postgres(error) => error.cure(),
-            StoreError::Standby => Some("postgres.host: the primary's".to_owned()),
-            StoreError::NoSchema { schema, user } => {
-                Some(format!("CREATE SCHEMA {schema} AUTHORIZATION {};", quote_ident(user)))
-            }
-            StoreError::NotMigrated { .. } => Some("analyze.migrate: true".to_owned()),
-            StoreError::NoTable { create, .. } => Some(create.clone()),
-            StoreError::Table { cure, .. } => Some(cure.clone()),
-            StoreError::NoGrant { grant, .. } => Some(format!("{grant};")),
-            _ => None,
-        }
     }
 }
