@@ -92,6 +92,7 @@ declare! {
     LAND_DEAD_LETTERS: Counter "headwater_land_dead_letters_total" ["pipeline", "topic", "reason"] "Records committed as dead letters.";
     LAND_UNKNOWN_FIELDS: Counter "headwater_land_unknown_fields_total" ["pipeline", "topic"] "Fields of records that no column takes.";
     LAND_BUFFERED_BYTES: Gauge "headwater_land_buffered_bytes" ["pipeline"] "Memory held by open batches.";
+    LAND_FREE: Gauge "headwater_land_free_bytes" ["pipeline", "topic"] "Room on the file system of the table, for users who are not root.";
     LAND_LAG: Gauge "headwater_land_lag_records" ["pipeline", "topic", "partition"] "End of the partition less the committed position.";
     LAND_REBALANCES: Counter "headwater_land_rebalances_total" ["pipeline", "topic"] "Assignments taken or lost.";
     LAND_ERRORS: Counter "headwater_land_errors_total" ["pipeline", "topic"] "Failed commits or refused partitions.";

@@ -234,7 +234,7 @@ mod tests {
     /// The file is never made anew: what it holds lies in topics. A format of its own has a file of its own.
     #[test]
     fn the_stored_record_of_format_1_is_read_and_still_written_so() {
-        let stored = include_bytes!("../../tests/data/state/checkpoint.1.json");
+        let stored = include_bytes!("checkpoint.1.json");
         assert_eq!(Progress::decode(stored).unwrap(), progress());
         assert_eq!(progress().encode().unwrap(), stored);
     }

@@ -155,7 +155,9 @@ pub async fn long_transactions(client: &Client, seconds: i64) -> Result<Vec<Open
 /// The checkpoint records of a pipeline, by their keys. Blocks, and waits for a transaction that is open.
 pub fn checkpoints(pipeline: &Pipeline, capture: &Capture) -> Result<HashMap<String, Vec<u8>>, ProducerError> {
     let prefix = format!("{}/", pipeline.name);
-    replay::latest_values(&pipeline.kafka, &capture.checkpoint_topic, |key| key.starts_with(&prefix))
+    replay::latest_values(&pipeline.kafka, &capture.checkpoint_topic, replay::Open::Settle, |key| {
+        key.starts_with(&prefix)
+    })
 }
 
 /// What checkpoints are held against: the database as it is now.

@@ -247,7 +247,7 @@ mod tests {
     /// The file is never made anew: what it holds lies in topics. A format of its own has a file of its own.
     #[test]
     fn the_stored_record_of_format_1_is_read_and_still_written_so() {
-        let stored = include_bytes!("../../tests/data/state/replay.1.json").to_vec();
+        let stored = include_bytes!("replay.1.json").to_vec();
         let at = |offset: i64| letter("A", 3, (2 << SHARD_BITS) + offset);
         let offsets: Vec<i64> = (0..100).chain([1_000, 65_600]).collect();
         let found = Sent::of_records("replays", "", [("/A/3/2".to_owned(), stored.clone())]).unwrap();

@@ -312,7 +312,7 @@ mod tests {
     /// The file is never made anew: what it holds lies in lakes. A format of its own has a file of its own.
     #[test]
     fn the_stored_ledger_of_version_1_is_read_and_still_written_so() {
-        let stored = include_bytes!("../../tests/data/state/ledger.1");
+        let stored = include_bytes!("ledger.1");
         let dead = LedgerFile {
             staged: "9-d.parquet".into(),
             root: Root::DeadLetters,

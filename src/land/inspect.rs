@@ -45,7 +45,7 @@ pub fn ledgers(table: &LandTable) -> Result<BTreeMap<i32, PartitionLedger>, Lake
         rest.bytes().all(|byte| byte.is_ascii_digit()).then(|| rest.parse::<i32>().ok())?
     };
     let found = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).filter_map(|directory| {
-        let progress = Ledger::read(&directory);
+        let progress = Ledger::read(&directory).map(|recovery| recovery.and_then(|it| it.progress));
         Some((partition(&directory)?, PartitionLedger { directory, progress }))
     });
     Ok(found.collect())

@@ -5,7 +5,7 @@ use crate::{
     config::model::LandTable,
     health::{State, Unit},
     kafka::consumer::Consumer,
-    lake::lock,
+    lake::{disk, lock},
     metrics,
     record::reason::Reason,
     stage::{Failure, Summary},
@@ -86,6 +86,9 @@ impl Report {
         }
         self.shown = Some(Instant::now());
         let id = self.unit.id();
+        if let Ok(room) = disk::room(&disk::nearest_existing(&table.path)) {
+            metrics::LAND_FREE.set(&[&id.pipeline, &id.unit], room.free_bytes as f64);
+        }
         let mut detail = serde_json::Map::new();
         for (partition, found) in partitions {
             let value = match found {
