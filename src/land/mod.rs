@@ -196,10 +196,12 @@ pub fn group(land: &Land, table: &LandTable) -> String {
     format!("{}-{}", land.group, table.topic)
 }
 
-/// Where the ledger of a partition of this very topic stands, read without its lock: for partitions that
-/// another process lands.
-fn committed_offset(table: &LandTable, partition: i32, topic_id: &str) -> Option<i64> {
-    let progress = Ledger::peek(&table.directory(partition))?;
-    // Offsets of a topic made anew are others.
-    (progress.topic_id == topic_id).then_some(progress.next)
+/// Whether everything up to `target` has landed, as the ledger says of a partition that another process lands;
+/// read without its lock.
+fn has_landed(table: &LandTable, partition: i32, topic_id: &str, target: i64) -> bool {
+    match Ledger::peek(&table.directory(partition)) {
+        // Offsets of a topic made anew are others: somebody has to take note of it, were it empty.
+        Some(progress) => progress.topic_id == topic_id && progress.next >= target,
+        None => target == 0,
+    }
 }

@@ -553,10 +553,7 @@ impl Table {
             Some(Partition::Open(open)) => open.committed >= *target && open.batch.is_none(),
             Some(Partition::Stopped(_)) => true,
             // Somebody else reads it: what is committed is in the ledger.
-            _ => {
-                let committed = super::committed_offset(&self.config, *id, topic_id);
-                committed.is_some_and(|committed| committed >= *target) || *target == 0
-            }
+            _ => super::has_landed(&self.config, *id, topic_id, *target),
         });
         if reached {
             // Always asked at the end, so that a topic made anew in the last second is noticed.

@@ -208,7 +208,9 @@ pub fn start_as_user(test: &Test, arguments: &[&str]) -> Run {
     }
     // The build's directory may be one that other users cannot enter.
     let program = test.path("headwater");
-    fs::copy(env!("CARGO_BIN_EXE_headwater"), &program).expect("a copy of the program");
+    // By another process: a child that is forked meanwhile would inherit our file, and keep it from being run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_headwater")).arg(&program).status();
+    assert!(copied.expect("cp").success(), "a copy of the program");
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(arguments);
     Run::command(test, command)
