@@ -17,7 +17,7 @@ MINUTES ?= 20
 CONFIG ?= configs/orders_stream.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help stamp setup build run stop restart logs clean demo test torture soak bench lint format ui health stats \
+.PHONY: help stamp setup setup-tests build run stop restart logs clean demo test torture soak bench picture lint format ui health stats \
   backup restore package deny reference
 
 help: ## this list
@@ -25,6 +25,9 @@ help: ## this list
 
 setup: stamp ## install what is missing on this machine (Debian packages, Kafka's jars)
 	@scripts/setup.sh
+
+setup-tests: stamp
+	@scripts/setup.sh --tests
 
 # Cargo names what it builds alike in every clone and trusts the files' times: where another clone
 # built last, the roots are touched, so that its artifacts are not taken for ours.
@@ -74,7 +77,7 @@ clean: ## removes what was built, dist/ and the logs; no lake, no state
 demo: build ## orders and chat on a real PostgreSQL and Kafka, killed once each, then proved (KEEP=1 leaves it running)
 	@$(BINARY) demo $(DEMO)
 
-test: setup ## the whole suite, on a real PostgreSQL and Kafka (TESTS=name runs some)
+test: setup-tests ## the whole suite, on a real PostgreSQL and Kafka (TESTS=name runs some)
 	$(CARGO) test --release --locked $(TESTS)
 
 torture: setup ## kills at random: KILLS=40 SEED=n
@@ -87,6 +90,10 @@ soak: setup ## MINUTES=20 at 2,000 rows/s with a kill a minute: memory and descr
 
 bench: setup ## rates, CPU and memory, next to plain ceilings of the same run (BENCH=a runs one)
 	$(CARGO) bench --locked --profile release --bench pipeline -- $(BENCH)
+
+picture: setup-tests ## docs/page.png anew: the page of a pipeline that has run for thirteen minutes
+	HEADWATER_PICTURE=$(CURDIR)/docs/page.png HEADWATER_PICTURE_SECONDS=780 \
+	$(CARGO) test --release --locked --test suite -- page::a_running
 
 lint: stamp $(DENY) ## format, clippy, licences, sources, known faults
 	@scripts/components.sh

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a Debian machine able to build headwater and to run its demo, tests and benchmark: installs what is
-# missing and says so. Says nothing, and takes no time, where nothing is missing.
+# missing and says so. Says nothing, and takes no time, where nothing is missing. With --tests also what only the
+# tests need and is large: a browser for the page.
 set -eu
 
 scripts=$(cd "$(dirname "$0")" && pwd)
@@ -36,6 +37,9 @@ ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
 have systemd-analyze || need systemd
 have man || need man-db
 have dpkg-shlibdeps || need dpkg-dev
+if [ "${1:-}" = --tests ]; then
+    have chromium || have chromium-browser || have google-chrome || need chromium
+fi
 python3 -c "import ensurepip, venv" >/dev/null 2>&1 || need python3-venv
 have java || need openjdk-17-jre-headless
 have_kafka || have mvn || need maven

@@ -37,7 +37,7 @@ pub mod exit {
     /// Each code with what it means, for `--help` and the README.
     pub const ALL: &[(u8, &str)] = &[
         (DONE, "done: drained after a signal, caught up, or nothing wrong found"),
-        (FAILED, "failed: a stage stopped, or a check found something wrong"),
+        (FAILED, "failed: a stage stopped, a check found something wrong, or a running process is not ready"),
         (USAGE, "wrong arguments"),
         (UNAVAILABLE, "PostgreSQL or Kafka stayed away for all tries at start"),
         (CONFIGURATION, "the configuration is wrong; every error is printed"),
@@ -166,9 +166,10 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
     let prometheus = metrics::install()?;
     metrics::BUILD_INFO.set(&[env!("CARGO_PKG_VERSION")], 1.0);
     metrics::START_TIME.set(&[], now_ms() as f64 / 1e3);
-    let health = Health::new(Duration::from_millis(config.runtime.stall_timeout_ms));
+    let patience = Duration::from_millis(config.runtime.stall_timeout_ms);
+    let health = Health::new(patience, config.http.show_payloads);
     if let Some(address) = &config.http.listen {
-        let bound = http::serve(address, health.clone(), prometheus)
+        let bound = http::serve(address, &config.http, health.clone(), prometheus)
             .await
             .map_err(|source| AppError::Listen { address: address.clone(), source })?;
         tracing::info!(address = %bound, "http listening");

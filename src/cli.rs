@@ -7,7 +7,9 @@ use crate::{
     config::{self, model::Config},
     demo, dlq, doctor,
     generate::{self, GenerateError},
-    kafka, land, metrics, record, topics, verify,
+    kafka, land, metrics, record,
+    status::{self, StatusError},
+    topics, verify,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -67,6 +69,11 @@ enum Command {
     /// told, with the command that would change it. Creates them also where kafka.create_topics is false, which
     /// forbids it to the stages only. Waits for Kafka as the stages do.
     Topics(TopicsArgs),
+    /// Show what a running process is doing: rate, delay, lag, last commit and error of each table.
+    ///
+    /// Asks the process's own /status. Exit code 0 only when it answers and is ready, so that
+    /// `headwater status -c FILE --quiet` is a health check.
+    Status(status::Options),
     /// Reconcile source, topic and lake row by row, independently of the pipeline's own state.
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
@@ -326,6 +333,7 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Validate(args) => validate(&args),
         Command::Doctor(args) => run_doctor(&args).await,
         Command::Topics(args) => run_topics(&args).await,
+        Command::Status(options) => run_status(&options).await,
         Command::Verify(args) => run_verify(args).await,
         Command::Generate(command) => match *command {
             GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
@@ -461,6 +469,18 @@ async fn run_topics(args: &TopicsArgs) -> ExitCode {
     }
     print_result(&report, args.format);
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+async fn run_status(options: &status::Options) -> ExitCode {
+    match status::run(options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(exit::FAILED),
+        Err(StatusError::Configuration(errors)) => {
+            eprintln!("{errors}");
+            ExitCode::from(exit::CONFIGURATION)
+        }
+        Err(error) => failed(&error),
+    }
 }
 
 async fn run_verify(args: VerifyArgs) -> ExitCode {

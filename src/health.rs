@@ -4,11 +4,19 @@
 //! the process is ready only while every unit is progressing or caught up. Every report is a sign of life; a unit
 //! that gives none for too long, be it deadlocked or stuck in a system call, is shown as failing whatever it said last.
 
+mod history;
+mod recent;
+
+pub use history::{INTERVAL, POINTS, Point};
+pub use recent::{
+    COLUMNS, Content, KEYS, LETTERS_OF_A_REASON, Letter, Letters, Moment, Of, Recent, Window, Windows, cell,
+};
+
 use crate::clock::now_ms;
-use serde::Serialize;
+use history::{Points, Samples};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,8 +28,7 @@ pub struct UnitId {
     pub unit: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", content = "reason", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Not yet through its first step.
     Starting,
@@ -39,38 +46,98 @@ pub enum State {
 }
 
 impl State {
+    /// The names of the states that are ready.
+    pub const READY: [&str; 3] = ["progressing", "caught_up", "standing_by"];
+
     pub fn is_ready(&self) -> bool {
-        matches!(self, State::Progressing | State::CaughtUp | State::StandingBy(_))
+        State::READY.contains(&self.words().0)
+    }
+
+    /// Name and reason.
+    pub fn words(&self) -> (&'static str, Option<&str>) {
+        match self {
+            State::Starting => ("starting", None),
+            State::Waiting(reason) => ("waiting", Some(reason)),
+            State::Progressing => ("progressing", None),
+            State::CaughtUp => ("caught_up", None),
+            State::StandingBy(reason) => ("standing_by", Some(reason)),
+            State::Failing(reason) => ("failing", Some(reason)),
+            State::Stopped(reason) => ("stopped", Some(reason)),
+        }
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct UnitStatus {
-    #[serde(flatten)]
     pub state: State,
     /// Since when the state holds, seconds since the Unix epoch.
     pub since_seconds: u64,
     /// The last error of this unit, kept after it is over.
     pub last_error: Option<String>,
+    /// When it came, seconds since the Unix epoch.
+    pub last_error_seconds: Option<u64>,
+    pub figures: Figures,
+    /// Rows a second over the last minute.
+    pub rows_per_second: f64,
     /// Positions, lag and the like; stage-specific.
     pub detail: serde_json::Value,
     /// By when there has to be a sign of life, but for the patience.
-    #[serde(skip)]
     sign_due: Instant,
 }
 
+/// What a unit has done since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    /// Committed row versions (capture), committed rows (land), events read (analyze).
+    pub rows: u64,
+    /// Committed dead letters.
+    pub dead_letters: u64,
+    /// As the stage's metric of delay has it, at the newest commit (of analyze: now).
+    pub delay_seconds: Option<f64>,
+    /// Of the newest commit, since the Unix epoch.
+    pub last_commit_ms: Option<i64>,
+}
+
+struct Entry {
+    status: UnitStatus,
+    samples: Samples,
+    /// The longest delay since the last sample.
+    delay_seconds: Option<f64>,
+}
+
+#[derive(Default)]
+struct Board {
+    units: BTreeMap<UnitId, Entry>,
+    /// By stage.
+    points: BTreeMap<&'static str, Points>,
+    recent: Recent,
+}
+
 /// Shared between stages (writers) and the HTTP server (reader).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Health {
-    units: Arc<Mutex<BTreeMap<UnitId, UnitStatus>>>,
+    board: Arc<Mutex<Board>>,
+    started: Instant,
+    started_ms: i64,
     /// How long a unit may be silent.
     patience: Duration,
+    shows_payloads: bool,
 }
 
 impl Health {
-    /// `patience` is how long a unit may give no sign of life before it counts as stalled.
-    pub fn new(patience: Duration) -> Health {
-        Health { units: Arc::default(), patience }
+    /// `patience` is how long a unit may give no sign of life before it counts as stalled; `shows_payloads`
+    /// whether what dead letters hold may be kept for the page.
+    pub fn new(patience: Duration, shows_payloads: bool) -> Health {
+        Health { board: Arc::default(), started: Instant::now(), started_ms: now_ms(), patience, shows_payloads }
+    }
+
+    /// When the process started, milliseconds since the Unix epoch.
+    pub fn started_ms(&self) -> i64 {
+        self.started_ms
+    }
+
+    pub fn shows_payloads(&self) -> bool {
+        self.shows_payloads
     }
 
     /// Registers a unit as starting and gives the handle by which its stage reports.
@@ -80,18 +147,23 @@ impl Health {
             state: State::Starting,
             since_seconds: now_seconds(),
             last_error: None,
+            last_error_seconds: None,
+            figures: Figures::default(),
+            rows_per_second: 0.0,
             detail: serde_json::Value::Null,
             sign_due: Instant::now(),
         };
-        self.lock().insert(id.clone(), status);
+        let entry = Entry { status, samples: Samples::new(self.uptime_ms()), delay_seconds: None };
+        self.lock().units.insert(id.clone(), entry);
         Unit { health: self.clone(), id }
     }
 
     /// All units, sorted by pipeline, stage and name; a stalled one as failing.
     pub fn snapshot(&self) -> Vec<(UnitId, UnitStatus)> {
-        let now = Instant::now();
-        let shown = |(id, status): (&UnitId, &UnitStatus)| {
-            let mut status = status.clone();
+        let (now, uptime_ms) = (Instant::now(), self.uptime_ms());
+        let shown = |(id, Entry { status, samples, .. }): (&UnitId, &Entry)| {
+            let rows_per_second = samples.rate(uptime_ms, status.figures.rows);
+            let mut status = UnitStatus { rows_per_second, ..status.clone() };
             if let Some(silence) = self.silence(&status, now) {
                 let seconds = silence.as_secs();
                 status.state = State::Failing(format!(
@@ -101,13 +173,13 @@ impl Health {
             }
             (id.clone(), status)
         };
-        self.lock().iter().map(shown).collect()
+        self.lock().units.iter().map(shown).collect()
     }
 
     /// Whether a unit has been silent for longer than the patience.
     pub fn is_stalled(&self) -> bool {
         let now = Instant::now();
-        self.lock().values().any(|status| self.silence(status, now).is_some())
+        self.lock().units.values().any(|entry| self.silence(&entry.status, now).is_some())
     }
 
     /// How long a unit has been silent, if too long. Who waits for somebody else, or stands still, may be silent.
@@ -116,13 +188,51 @@ impl Health {
         Some(now.saturating_duration_since(status.sign_due)).filter(|silence| is_at_work && *silence > self.patience)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitId, UnitStatus>> {
-        self.units.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// To be called each [`INTERVAL`]: notes what all units have done by now.
+    pub fn sample(&self) {
+        let at_ms = self.uptime_ms();
+        let board = &mut *self.lock();
+        let mut stages: BTreeMap<&'static str, Point> = BTreeMap::new();
+        for (id, Entry { status, samples, delay_seconds }) in &mut board.units {
+            let rows = status.figures.rows;
+            let point = stages.entry(id.stage).or_insert(Point { at_ms, rows_per_second: 0.0, delay_seconds: None });
+            point.rows_per_second += samples.rate(at_ms, rows);
+            point.delay_seconds = longer(point.delay_seconds, delay_seconds.take());
+            samples.push(at_ms, rows);
+        }
+        for (stage, point) in stages {
+            board.points.entry(stage).or_default().push(point);
+        }
+    }
+
+    /// The last minutes of a stage, oldest first.
+    pub fn points(&self, stage: &str) -> Vec<Point> {
+        self.lock().points.get(stage).map(Points::to_vec).unwrap_or_default()
+    }
+
+    pub fn recent(&self) -> Recent {
+        self.lock().recent.clone()
+    }
+
+    /// Milliseconds since the process started.
+    pub fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn longer(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.max(b)),
+        (a, b) => a.or(b),
     }
 }
 
 /// The reporting end of one unit. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Unit {
     health: Health,
     id: UnitId,
@@ -136,8 +246,8 @@ impl Unit {
     /// Sets the state. Logs once when it becomes `Failing` or `Stopped` with a new reason, and once
     /// when it recovers, so that a failure repeated at each poll is one line.
     pub fn set(&self, state: State) {
-        let mut units = self.health.lock();
-        let Some(status) = units.get_mut(&self.id) else { return };
+        let mut board = self.health.lock();
+        let Some(Entry { status, .. }) = board.units.get_mut(&self.id) else { return };
         status.sign_due = Instant::now();
         if status.state == state {
             return;
@@ -148,6 +258,7 @@ impl Unit {
             State::Failing(reason) | State::Stopped(reason) => {
                 tracing::error!(unit, "{reason}");
                 status.last_error = Some(reason.clone());
+                status.last_error_seconds = Some(now_seconds());
             }
             State::Waiting(reason) | State::StandingBy(reason) => tracing::info!(unit, "{reason}"),
             _ if matches!(status.state, State::Failing(_) | State::Stopped(_)) => {
@@ -161,21 +272,62 @@ impl Unit {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.health.lock().get(&self.id).is_some_and(|status| status.state.is_ready())
+        self.health.lock().units.get(&self.id).is_some_and(|entry| entry.status.state.is_ready())
     }
 
     /// Replaces the stage-specific detail of `/status`.
     pub fn detail(&self, detail: serde_json::Value) {
-        if let Some(status) = self.health.lock().get_mut(&self.id) {
-            status.detail = detail;
-            status.sign_due = Instant::now();
-        }
+        self.change(|entry| {
+            entry.status.detail = detail;
+            entry.status.sign_due = Instant::now();
+        });
     }
 
     /// A sign of life. The next may be so long in coming, besides the patience: the stage rests.
     pub fn rests_for(&self, rest: Duration) {
-        if let Some(status) = self.health.lock().get_mut(&self.id) {
-            status.sign_due = Instant::now() + rest;
+        self.change(|entry| entry.status.sign_due = Instant::now() + rest);
+    }
+
+    /// Adds rows, as [`Figures::rows`] counts them.
+    pub fn rows(&self, count: u64) {
+        self.change(|entry| entry.status.figures.rows += count);
+    }
+
+    /// How far it is behind now.
+    pub fn delay(&self, seconds: f64) {
+        self.change(|entry| {
+            entry.status.figures.delay_seconds = Some(seconds);
+            entry.delay_seconds = longer(entry.delay_seconds, Some(seconds));
+        });
+    }
+
+    /// Something was committed at this time, in milliseconds since the Unix epoch; among it so many dead
+    /// letters, of which `letters` are the newest.
+    pub fn committed(&self, at_ms: i64, dead_letters: u64, letters: Letters) {
+        self.change(|entry| {
+            entry.status.figures.last_commit_ms = Some(at_ms);
+            entry.status.figures.dead_letters += dead_letters;
+        });
+        if dead_letters > 0 {
+            let letters = if self.health.shows_payloads { letters } else { letters.without_content() };
+            self.health.lock().recent.push_letters(&self.id, letters);
+        }
+    }
+
+    /// These windows were committed; `names` gives their columns.
+    pub fn windows(&self, names: &Windows, rows: Vec<Window>) {
+        let key = (self.id.pipeline.clone(), self.id.unit.clone());
+        self.health.lock().recent.windows.entry(key).or_insert_with(|| names.clone()).merge(rows);
+    }
+
+    /// These moments were committed.
+    pub fn moments(&self, moments: Vec<Moment>) {
+        self.health.lock().recent.push_moments(&self.id, moments);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.health.lock().units.get_mut(&self.id) {
+            change(entry);
         }
     }
 }
@@ -190,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_unit_at_work_that_is_silent_for_too_long_is_shown_as_failing() {
-        let health = Health::new(Duration::ZERO);
+        let health = Health::new(Duration::ZERO, true);
         let unit = health.unit("p", "land", "t");
         let state = || health.snapshot()[0].1.state.clone();
         unit.rests_for(Duration::from_secs(3_600));
@@ -203,5 +355,44 @@ mod tests {
         unit.set(State::Waiting("for the other side".to_owned()));
         std::thread::sleep(Duration::from_millis(2));
         assert!(!health.is_stalled() && state() == State::Waiting("for the other side".to_owned()));
+    }
+
+    #[test]
+    fn a_stage_is_the_sum_of_its_units_and_their_longest_delay() {
+        let health = Health::new(Duration::MAX, true);
+        let (a, b) = (health.unit("p", "land", "a"), health.unit("p", "land", "b"));
+        a.rows(100);
+        b.rows(20);
+        for (unit, delays) in [(&a, [3.0, 1.0]), (&b, [2.0, 2.5])] {
+            delays.into_iter().for_each(|seconds| unit.delay(seconds));
+        }
+        health.sample();
+        b.delay(0.5);
+        health.sample();
+        health.sample();
+        let points = health.points("land");
+        assert_eq!(points.iter().map(|point| point.delay_seconds).collect::<Vec<_>>(), [Some(3.0), Some(0.5), None]);
+        assert_eq!(points[0].rows_per_second, 120.0);
+        assert_eq!(health.snapshot()[0].1.figures.delay_seconds, Some(1.0));
+        assert!(health.points("capture").is_empty());
+    }
+
+    #[test]
+    fn what_letters_hold_is_kept_only_where_it_may_be_shown() {
+        for shows_payloads in [true, false] {
+            let health = Health::new(Duration::MAX, shows_payloads);
+            let mut letters = Letters::default();
+            letters.push(Letter {
+                at_ms: 1,
+                topic: "t".to_owned(),
+                place: Some((0, 7)),
+                reason: "null_key".to_owned(),
+                content: Some(Content::new("d", Some(b"secret"))),
+            });
+            health.unit("p", "land", "t").committed(1, 1, letters);
+            let kept = health.recent().letters;
+            assert_eq!(kept[0].it.content.is_some(), shows_payloads);
+            assert_eq!((kept[0].it.place, kept[0].stage), (Some((0, 7)), "land"));
+        }
     }
 }

@@ -25,6 +25,8 @@ pub mod postgres;
 pub mod record;
 pub mod shell;
 pub mod stage;
+pub mod status;
 pub mod systemd;
 pub mod topics;
 pub mod verify;
+pub mod visible;

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_line_names_the_first_unit_that_is_not_ready() {
-        let health = Health::new(Duration::from_secs(60));
+        let health = Health::new(Duration::from_secs(60), true);
         let (orders, chat) = (health.unit("p", "capture", "orders"), health.unit("p", "land", "chat"));
         assert_eq!(status_line(&health.snapshot()), "2 of 2 units not ready; capture orders: starting");
         orders.set(State::CaughtUp);

@@ -104,7 +104,7 @@ BREAKS = [
     ("grafana-dashboard", "deploy/grafana/provisioning/dashboards/headwater.yml", "/etc/grafana/dashboards", "/etc/dashboards"),
     ("grafana-queries", BOARD, "headwater_land_age_seconds", "headwater_land_delay_seconds"),
     ("grafana-queries", BOARD, "{{table}}", "{{topic}}"),
-    ("grafana-queries", BOARD, "sum by (pipeline, job, outcome)", "sum by (pipeline, job, outcome"),
+    ("grafana-queries", BOARD, "sum by (pipeline, analyze_job, outcome)", "sum by (pipeline, analyze_job, outcome"),
     ("grafana-queries", BOARD, "headwater_capture_poll_seconds_bucket", "headwater_capture_poll_seconds"),
     ("grafana-queries", BOARD, "{pipeline=~", "{tenant=~"),
 ]

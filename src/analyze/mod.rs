@@ -22,6 +22,7 @@ pub mod anomaly;
 mod declare;
 mod decode;
 pub mod inspect;
+mod newest;
 mod reading;
 mod report;
 pub mod sentiment;
@@ -71,13 +72,11 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
             let (pipeline, context) = (pipeline.clone(), context.clone());
             let spawned = unit.clone();
             let work = async move {
-                let topics = job.inputs.iter().map(|input| input.topic.clone()).collect();
+                let report = Report::new(spawned, Some(&job));
                 for anomaly in &job.anomalies {
                     metrics::ANALYZE_MOMENTS.begin(&[&pipeline.name, &job.name, &anomaly.moment]);
                 }
-                Supervisor { pipeline, job, context, options, has_started: false }
-                    .run(Report::new(spawned, topics))
-                    .await
+                Supervisor { pipeline, job, context, options, has_started: false }.run(report).await
             };
             (unit, tokio::spawn(work.in_current_span()))
         })
@@ -87,7 +86,7 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
         match task.await {
             Ok(found) => summary.merge(found),
             Err(error) => {
-                let mut report = Report::new(unit, Vec::new());
+                let mut report = Report::new(unit, None);
                 report.stop(format!("a fault of the program, please report it: {error}"), false);
                 summary.merge(report.into_summary());
             }
@@ -284,10 +283,9 @@ impl Supervisor {
         let (end, report) = match reading.await {
             Ok(ended) => ended,
             Err(error) => {
-                let topics = self.job.inputs.iter().map(|input| input.topic.clone()).collect();
                 let unit = self.context.health.unit(&self.pipeline.name, "analyze", &self.job.name);
                 let reason = format!("a fault of the program, please report it: {error}");
-                (End::Stopped(reason), Report::new(unit, topics))
+                (End::Stopped(reason), Report::new(unit, Some(&self.job)))
             }
         };
         leader.release().await;

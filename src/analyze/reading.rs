@@ -216,7 +216,12 @@ impl Reading {
             self.check_topics()?;
             self.engine.advance(now_ms);
             self.flush_if_due(now_ms)?;
-            let lag = self.lanes.iter().map(|lane| (&lane.partition, self.engine.position(lane.source), lane.end));
+            let partitions = &self.partitions;
+            let lag = self.lanes.iter().enumerate().map(|(index, lane)| {
+                // Where the end was not met, what the brokers last said.
+                let end = lane.end.or_else(|| partitions.last_known_end(index));
+                (&lane.partition, self.engine.position(lane.source), lane.end.is_some(), end)
+            });
             self.setup.report.show(&self.engine, lag, now_ms);
             if self.is_caught_up() {
                 return Ok(());

@@ -1,11 +1,13 @@
 //! What a job tells: its state and detail for `/ready` and `/status`, its metrics, its sums at the end.
 
 use super::{
+    newest,
     store::{Flush, Flushed},
     window::{Added, Engine},
 };
 use crate::{
-    health::{State, Unit},
+    config::model::Job,
+    health::{Letters, Moment, State, Unit, Window, Windows},
     kafka::{consumer::Record, partitions::Partition},
     metrics,
     record::reason::Reason,
@@ -40,6 +42,7 @@ impl Trouble {
 pub struct Report {
     unit: Unit,
     topics: Vec<String>,
+    columns: Windows,
     summary: Summary,
     /// Of flushes that do not get through.
     pub store: Trouble,
@@ -61,12 +64,16 @@ struct Taken {
     kinds: [u64; 3],
     moments: BTreeMap<String, u64>,
     reasons: BTreeMap<String, u64>,
+    letters: Letters,
+    windows: Vec<Window>,
+    newest_moments: Vec<Moment>,
 }
 
 const KINDS: [&str; 3] = ["provisional", "final", "revised"];
 
 impl Report {
-    pub fn new(unit: Unit, topics: Vec<String>) -> Report {
+    /// Without a job where the report only says that the unit has ended.
+    pub fn new(unit: Unit, job: Option<&Job>) -> Report {
         let labels = [unit.id().pipeline.as_str(), unit.id().unit.as_str()];
         metrics::ANALYZE_FLUSH_ERRORS.begin(&labels);
         metrics::ANALYZE_LATE.begin(&labels);
@@ -76,8 +83,10 @@ impl Report {
         for reason in Reason::ALL {
             metrics::ANALYZE_DEAD_LETTERS.begin(&[labels[0], labels[1], reason.name()]);
         }
+        let topics: Vec<String> = job.iter().flat_map(|job| &job.inputs).map(|input| input.topic.clone()).collect();
         Report {
             unit,
+            columns: job.map(newest::columns).unwrap_or_default(),
             events: vec![[0; OUTCOMES.len()]; topics.len()],
             topics,
             summary: Summary::default(),
@@ -166,12 +175,19 @@ impl Report {
         for letter in &flush.dead_letters {
             *taken.reasons.entry(letter.reason.clone()).or_default() += 1;
         }
+        taken.letters = newest::letters(&flush.dead_letters);
+        taken.windows = newest::windows(&flush.rows);
+        taken.newest_moments = newest::moments(&flush.moments);
         self.taken = taken;
     }
 
     /// It is committed.
     pub fn committed(&mut self, _: &Flushed) {
-        let Taken { at_ms, kinds, moments, reasons } = std::mem::take(&mut self.taken);
+        let Taken { at_ms, kinds, moments, reasons, letters, windows, newest_moments } =
+            std::mem::take(&mut self.taken);
+        self.unit.committed(at_ms, reasons.values().sum(), letters);
+        self.unit.windows(&self.columns, windows);
+        self.unit.moments(newest_moments);
         let [pipeline, job] = self.labels();
         for (kind, count) in KINDS.into_iter().zip(kinds).filter(|(_, count)| *count > 0) {
             metrics::ANALYZE_WINDOWS.add(&[pipeline, job, kind], count);
@@ -192,12 +208,12 @@ impl Report {
         self.last_commit_ms = Some(at_ms);
     }
 
-    /// Once a second: state, metrics and detail. `lanes` are the partitions, each with its position and
-    /// with its end where that was met.
+    /// Once a second: state, metrics and detail. `lanes` are the partitions, each with its position, whether its
+    /// end was met, and the end where it is known.
     pub fn show<'a>(
         &mut self,
         engine: &Engine,
-        lanes: impl Iterator<Item = (&'a Partition, i64, Option<i64>)>,
+        lanes: impl Iterator<Item = (&'a Partition, i64, bool, Option<i64>)>,
         now_ms: i64,
     ) {
         if self.shown.is_some_and(|shown| shown.elapsed() < SHOW_INTERVAL) {
@@ -208,8 +224,8 @@ impl Report {
         let mut partitions = serde_json::Map::new();
         let mut is_at_end = true;
         let [pipeline, job] = self.labels();
-        for (Partition { topic, number }, position, end) in lanes {
-            is_at_end &= end.is_some();
+        for (Partition { topic, number }, position, is_met, end) in lanes {
+            is_at_end &= is_met;
             let lag = end.map(|end| (end - position).max(0));
             if let Some(lag) = lag {
                 metrics::ANALYZE_LAG.set(&[pipeline, job, topic, &number.to_string()], lag as f64);
@@ -219,7 +235,9 @@ impl Report {
         }
         let watermark_ms = engine.watermark_ms();
         if let Some(watermark_ms) = watermark_ms {
-            metrics::ANALYZE_WATERMARK_DELAY.set(&[pipeline, job], (now_ms - watermark_ms) as f64 / 1e3);
+            let delay_seconds = (now_ms - watermark_ms) as f64 / 1e3;
+            metrics::ANALYZE_WATERMARK_DELAY.set(&[pipeline, job], delay_seconds);
+            self.unit.delay(delay_seconds);
         }
         metrics::ANALYZE_PANES.set(&[pipeline, job], engine.open_panes() as f64);
         metrics::ANALYZE_KEYS.set(&[pipeline, job], engine.keys() as f64);
@@ -252,6 +270,7 @@ impl Report {
             for (outcome, count) in OUTCOMES.into_iter().zip(std::mem::take(counts)).filter(|(_, count)| *count > 0) {
                 metrics::ANALYZE_EVENTS.add(&[pipeline, job, topic, outcome], count);
                 self.summary.rows += count;
+                self.unit.rows(count);
             }
         }
         self.summary.bytes += std::mem::take(&mut self.bytes);

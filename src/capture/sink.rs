@@ -6,8 +6,14 @@ use super::{
     publish::{Batch, Command, Publisher, Receipt},
     read::{Read, ReadError},
     silence::Pulse,
+    turn::ROW_TOO_LARGE,
 };
-use crate::{config::model::Capture, kafka::producer::ProducerError};
+use crate::{
+    clock::now_ms,
+    config::model::Capture,
+    health::{Content, Letter, Letters},
+    kafka::producer::ProducerError,
+};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -25,6 +31,8 @@ pub struct Share {
     pub rows: u64,
     pub bytes: u64,
     pub dead_letters: u64,
+    /// The newest of these.
+    pub letters: Letters,
     /// The last checkpoint; every share has one before it is committed.
     pub progress: Option<Progress>,
     /// Rows since that checkpoint.
@@ -52,6 +60,7 @@ pub struct Sink {
     max_rows: u64,
     max_bytes: u64,
     max_open: Duration,
+    dead_letter_topic: String,
 }
 
 impl Sink {
@@ -69,6 +78,7 @@ impl Sink {
             max_rows: capture.max_transaction_rows.max(1),
             max_bytes: capture.max_transaction_bytes.max(1),
             max_open: Duration::from_millis(capture.max_transaction_ms.max(1)),
+            dead_letter_topic: capture.dead_letter_topic.clone(),
         }
     }
 
@@ -115,13 +125,27 @@ impl Sink {
         self.rows += 1;
         self.bytes += bytes;
         if let Some((table, ..)) = self.batch_of {
+            let letter = is_dead_letter.then(|| self.last_letter());
             let share = self.share(table);
             share.rows += u64::from(!is_dead_letter);
             share.bytes += bytes;
             share.dead_letters += u64::from(is_dead_letter);
+            letter.into_iter().for_each(|letter| share.letters.push(letter));
             share.unmarked_rows += 1;
         }
         self.batch.bytes.len() >= BATCH_BYTES
+    }
+
+    /// The last row of the batch, which is a dead letter.
+    fn last_letter(&self) -> Letter {
+        let value = self.batch.rows.last().and_then(|row| self.batch.bytes.get(row.key_end..row.end));
+        Letter {
+            at_ms: now_ms(),
+            topic: self.dead_letter_topic.clone(),
+            place: None,
+            reason: ROW_TOO_LARGE.to_owned(),
+            content: Some(Content::new("its JSON is larger than capture.max_row_bytes", value)),
+        }
     }
 
     pub async fn flush(&mut self) -> Result<(), ProducerError> {

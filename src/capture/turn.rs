@@ -167,6 +167,8 @@ impl Engine {
             let labels = [pipeline, table.label.as_str()];
             table.last_commit_us = Some(now_us);
             table.rows += share.rows;
+            table.unit.rows(share.rows);
+            table.unit.committed(now_us / 1_000, share.dead_letters, share.letters);
             self.summary.rows += share.rows;
             self.summary.bytes += share.bytes;
             metrics::CAPTURE_ROWS.add(&labels, share.rows);
@@ -182,7 +184,9 @@ impl Engine {
             if share.rows > 0
                 && let Some(newest_us) = progress.newest_us
             {
-                metrics::CAPTURE_DELAY.set(&labels, (now_us - newest_us) as f64 / 1e6);
+                let delay_seconds = (now_us - newest_us) as f64 / 1e6;
+                metrics::CAPTURE_DELAY.set(&labels, delay_seconds);
+                table.unit.delay(delay_seconds);
                 if let Some(path) = &table.timestamp_file
                     && let Err(error) = timestamp_file::write(path, &instant_text(newest_us))
                 {

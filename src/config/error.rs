@@ -166,6 +166,11 @@ impl Collector {
         std::path::absolute(&beside).unwrap_or(beside)
     }
 
+    /// Forgets the errors of other keys.
+    pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.errors.retain(|error| is_kept(&error.key));
+    }
+
     /// Text that must not show up in any error.
     pub fn hide(&mut self, secret: &str) {
         if !secret.is_empty() {

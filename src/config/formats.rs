@@ -35,6 +35,7 @@ pub fn check_text(format: Format, text: &str) -> Result<(), String> {
             "a comma-separated list of host:port, without a scheme",
         ),
         Format::Listen => rule(is_address(text, PortRule::Required), "address:port, such as 127.0.0.1:9464, or null"),
+        Format::Host => rule(is_word(text), "the name of a host without a port, such as headwater.example.org"),
         Format::Timezone => {
             rule(text.parse::<chrono_tz::Tz>().is_ok(), "the IANA name of a time zone, such as Europe/Berlin")
         }

@@ -62,6 +62,8 @@ pub enum Format {
     Topic,
     Brokers,
     Listen,
+    /// The name of a host, without a port.
+    Host,
     Timezone,
     Path,
     JdbcUrl,
@@ -539,10 +541,21 @@ pub static KEYS: &[Key] = &[
     file("streaming.last_processed_timestamp_location", "As `capture.last_processed_timestamp_location`."),
     key("streaming.batch_interval", Kind::Seconds { max: 86_400.0 }, "Seconds between two polls, instead of `capture.poll_interval_ms`."),
     // The process
-    section("http", "The server of /metrics, /live, /ready and /status."),
+    section("http", "The server of the page, /metrics, /live, /ready and /status."),
     key("http.listen", Kind::Text(Format::Listen), "`address:port`; port 0 takes a free one, `null` turns the server off.")
         .default("127.0.0.1:9464")
         .nullable(),
+    key(
+        "http.allowed_hosts",
+        Kind::TextList(Format::Host),
+        "Host names that requests may be sent to, such as a container's; localhost, IP addresses and the name of `listen` always may.",
+    )
+    .default("[]"),
+    text("http.token", "Asked for as `Authorization: Bearer …`, by all but /live and /ready; better kept in `token_file`.")
+        .secret(),
+    file("http.token_file", "File that holds the token (one trailing newline is cut off)."),
+    key("http.show_payloads", Kind::Boolean, "Whether the page shows the start of dead letters' payloads, and what is wrong with them.")
+        .default("true"),
     section("runtime", "The process."),
     integer("runtime.shutdown_timeout_ms", 0, HOUR, "30000", "Longest time to finish what is held after SIGTERM."),
     integer("runtime.stall_timeout_ms", 1_000, 24 * HOUR, "300000", "A table, topic or job without a sign of life for so long is not ready, and systemd restarts the process."),

@@ -20,6 +20,7 @@ mod dlq;
 mod environment;
 mod error;
 mod formats;
+mod http;
 mod jdbc;
 mod kafka;
 pub mod keys;
@@ -54,35 +55,54 @@ pub fn load_file(path: &Path) -> Result<Config, ConfigErrors> {
 
 /// Loads the file, or says everything that is wrong with it.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => load_text(path, &text, environment),
-        Err(error) => {
-            let mut errors = Collector::new(path);
-            errors.add(&Origin::File, "", Problem::Unreadable(error));
-            Err(errors.finish())
-        }
-    }
+    load_text(path, &read(path)?, environment)
+}
+
+fn read(path: &Path) -> Result<String, ConfigErrors> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let mut errors = Collector::new(path);
+        errors.add(&Origin::File, "", Problem::Unreadable(error));
+        errors.finish()
+    })
 }
 
 /// As [`load`], of a file's text; `path` names it and its pipeline.
 pub fn load_text(path: &Path, text: &str, environment: &Environment) -> Result<Config, ConfigErrors> {
     let mut errors = Collector::new(path);
-    environment::hide_secrets(environment, &mut errors);
-    let mut root = match tree::parse(text) {
-        Ok(root) => root,
-        Err((origin, problem)) => {
-            errors.add(&origin, "", problem);
-            return Err(errors.finish());
-        }
-    };
-    environment::apply_overrides(&mut root, environment, &mut errors);
-    environment::substitute(&mut root, environment, &mut errors);
-    check::unfold(&mut root, "", "", &mut errors);
+    let Some(root) = resolve(text, environment, &mut errors) else { return Err(errors.finish()) };
     let config = build(&root, path, &mut errors);
     match config {
         Some(config) if errors.is_empty() => Ok(config),
         _ => Err(errors.finish()),
     }
+}
+
+/// The `http` section alone, for those who ask a running process: what else is wrong with the file, or
+/// cannot be read from here (a secret of the service's own), does not matter to them.
+pub fn load_http(path: &Path, environment: &Environment) -> Result<Http, ConfigErrors> {
+    let text = read(path)?;
+    let mut errors = Collector::new(path);
+    let Some(root) = resolve(&text, environment, &mut errors) else { return Err(errors.finish()) };
+    check::check(&root, &mut errors);
+    let http = http::build(&Section::root(&root).section("http"), &mut errors);
+    errors.retain(|key| key == "http" || key.starts_with("http."));
+    if errors.is_empty() { Ok(http) } else { Err(errors.finish()) }
+}
+
+/// The file's tree with the environment's values in it; none where it cannot be read as YAML.
+fn resolve(text: &str, environment: &Environment, errors: &mut Collector) -> Option<Node> {
+    environment::hide_secrets(environment, errors);
+    let mut root = match tree::parse(text) {
+        Ok(root) => root,
+        Err((origin, problem)) => {
+            errors.add(&origin, "", problem);
+            return None;
+        }
+    };
+    environment::apply_overrides(&mut root, environment, errors);
+    environment::substitute(&mut root, environment, errors);
+    check::unfold(&mut root, "", "", errors);
+    Some(root)
 }
 
 fn build(root: &Node, path: &Path, errors: &mut Collector) -> Option<Config> {
@@ -109,7 +129,7 @@ fn build(root: &Node, path: &Path, errors: &mut Collector) -> Option<Config> {
     let (http, runtime) = (top.section("http"), top.section("runtime"));
     let config = Config {
         pipelines,
-        http: Http { listen: http.text("listen") },
+        http: http::build(&http, errors),
         runtime: Runtime {
             shutdown_timeout_ms: runtime.integer("shutdown_timeout_ms"),
             wait_attempts: runtime.integer("wait_attempts"),

@@ -41,8 +41,10 @@ fn file_form(config: &Config, pipeline: &Pipeline) -> Map<String, Value> {
     }
     file.insert("runtime".to_owned(), json!(config.runtime));
     let mut file = object(without_nulls(Value::Object(file)));
+    let mut http = object(without_nulls(json!(config.http)));
     // The one key whose null says something.
-    file.insert("http".to_owned(), json!(config.http));
+    http.insert("listen".to_owned(), json!(config.http.listen));
+    file.insert("http".to_owned(), Value::Object(http));
     file
 }
 

@@ -276,19 +276,7 @@ impl Consumer {
 
     /// The end of a partition as the last fetch found it; asks nobody.
     pub fn last_known_end(&self, partition: i32) -> Option<i64> {
-        let topic = CString::new(self.topic.as_str()).ok()?;
-        let (mut low, mut high) = (-1, -1);
-        // SAFETY: the name and the two numbers outlive the call.
-        unsafe {
-            native::rd_kafka_get_watermark_offsets(
-                self.client.native_ptr(),
-                topic.as_ptr(),
-                partition,
-                &mut low,
-                &mut high,
-            );
-        }
-        (high >= 0).then_some(high)
+        last_known_end(&self.client, &self.topic, partition)
     }
 
     /// Publishes progress to the group, for people and monitoring. Not waited for, never read back.
@@ -445,6 +433,17 @@ pub(super) unsafe extern "C" fn on_log(
     // SAFETY: librdkafka gives live texts. Errors that matter arrive by other ways too.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
     tracing::debug!(target: "librdkafka", facility = %facility.to_string_lossy(), "{}", text.to_string_lossy());
+}
+
+/// The end of a partition as the last fetch found it; asks nobody.
+pub(super) fn last_known_end<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client is alive; the name and the two numbers outlive the call.
+    unsafe {
+        native::rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, &mut low, &mut high);
+    }
+    (high >= 0).then_some(high)
 }
 
 pub(super) fn check(call: &'static str, code: RDKafkaRespErr) -> Result<(), ConsumerError> {

@@ -4,7 +4,7 @@
 
 use super::{
     complaint::Complaints,
-    consumer::{ConsumerError, Polled, Queue, check, item, on_log, reading_config},
+    consumer::{ConsumerError, Polled, Queue, check, item, last_known_end, on_log, reading_config},
     topic::{self, TopicDescription, TopicError},
 };
 use crate::config::model::Kafka;
@@ -223,6 +223,12 @@ impl Partitions {
             }
         }
         Ok(ends)
+    }
+
+    /// Where a lane ended when the brokers last sent something of it: no question is asked.
+    pub fn last_known_end(&self, lane: usize) -> Option<i64> {
+        let Partition { topic, number } = &self.lanes.get(lane)?.partition;
+        last_known_end(&self.client, topic, *number)
     }
 
     /// The first offset that a partition still has, and its end.

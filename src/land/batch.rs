@@ -9,6 +9,7 @@ use super::{
 use crate::{
     clock::now_us,
     failpoint,
+    health::{Content, Letter, Letters},
     kafka::consumer::Record,
     lake::{
         self, LakeError,
@@ -42,6 +43,8 @@ pub struct Batch {
     rows: Rows,
     dead_letters: Option<Rows>,
     pub reasons: BTreeMap<Reason, u64>,
+    /// The newest dead letters.
+    pub letters: Letters,
     /// Bytes held.
     pub bytes: usize,
     pub opened: Instant,
@@ -58,6 +61,7 @@ impl Batch {
             rows: Rows::new(schema),
             dead_letters: None,
             reasons: BTreeMap::new(),
+            letters: Letters::default(),
             bytes: 0,
             opened: now,
             oldest_ms: None,
@@ -132,6 +136,13 @@ impl Batch {
         self.note(record);
         *self.reasons.entry(rejection.reason).or_default() += 1;
         let now = now_us();
+        self.letters.push(Letter {
+            at_ms: now / 1_000,
+            topic: topic.to_owned(),
+            place: Some((record.partition, record.offset)),
+            reason: rejection.reason.name().to_owned(),
+            content: Some(Content::new(&rejection.detail, record.payload)),
+        });
         let rows = self.dead_letters.get_or_insert_with(|| Rows::new(lake::dead_letter::schema()));
         self.bytes += dead_letter::push(rows, topic, record, rejection, now);
     }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::model::LandTable,
+    health::Letters,
     kafka::consumer::{Consumer, ConsumerError},
     lake::{
         LakeError,
@@ -107,6 +108,8 @@ pub struct Committed {
     pub unknown_fields: u64,
     pub oldest_ms: Option<i64>,
     pub reasons: std::collections::BTreeMap<crate::record::reason::Reason, u64>,
+    /// The newest dead letters.
+    pub letters: Letters,
 }
 
 /// The partition's directory and what belongs to it.
@@ -204,6 +207,7 @@ impl Open {
             unknown_fields: batch.as_ref().map_or(0, |batch| batch.unknown_fields),
             oldest_ms: batch.as_ref().and_then(|batch| batch.oldest_ms),
             reasons: batch.as_ref().map(|batch| batch.reasons.clone()).unwrap_or_default(),
+            letters: batch.as_ref().map(|batch| batch.letters.clone()).unwrap_or_default(),
         };
         let files = match batch.map_or(Ok(Vec::new()), |batch| batch.stage(layout, &range, &self.store)) {
             Ok(files) => files,

@@ -45,10 +45,16 @@ impl Report {
         self.unit.set(state);
     }
 
-    pub fn count(&mut self, committed: &Committed) {
+    /// Takes note of a commit; its delay is that of the oldest record in it.
+    pub fn count(&mut self, committed: Committed, now_ms: i64, delay_seconds: Option<f64>) {
         self.summary.rows += committed.rows;
         self.summary.bytes += committed.bytes;
         self.summary.files += committed.files;
+        self.unit.rows(committed.rows);
+        if let Some(delay_seconds) = delay_seconds {
+            self.unit.delay(delay_seconds);
+        }
+        self.unit.committed(now_ms, committed.reasons.values().sum(), committed.letters);
         for (reason, count) in &committed.reasons {
             *self.summary.dead_letters.entry(reason.name().to_owned()).or_default() += count;
         }

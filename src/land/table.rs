@@ -221,6 +221,10 @@ impl Table {
             if let Rebalance::Assigned(found) = rebalance {
                 tracing::info!(topic = %self.config.topic, partitions = ?found, "partitions assigned");
                 self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
+                // It waits no more: from here on its silence would mean something.
+                if !found.is_empty() {
+                    self.report.set(State::Starting);
+                }
             }
         }
     }
@@ -418,7 +422,7 @@ impl Table {
         if let Some(committed) = committed {
             open.last_commit = Some(now_ms() as u64 / 1_000);
             consumer.publish_offsets(&[(id, open.position)]);
-            self.count(&committed, started.elapsed());
+            self.count(committed, started.elapsed());
         }
         match result {
             Ok(()) => {
@@ -468,7 +472,7 @@ impl Table {
         }
     }
 
-    fn count(&mut self, committed: &Committed, duration: Duration) {
+    fn count(&mut self, committed: Committed, duration: Duration) {
         let labels = [self.pipeline.name.as_str(), self.config.topic.as_str()];
         metrics::LAND_RECORDS.add(&labels, committed.records);
         metrics::LAND_ROWS.add(&labels, committed.rows);
@@ -477,14 +481,15 @@ impl Table {
         metrics::LAND_COMMITS.add(&labels, 1);
         metrics::LAND_COMMIT_SECONDS.observe(&labels, duration.as_secs_f64());
         metrics::LAND_UNKNOWN_FIELDS.add(&labels, committed.unknown_fields);
-        if let Some(oldest) = committed.oldest_ms {
-            let now = now_ms();
-            metrics::LAND_AGE.set(&labels, (now - oldest) as f64 / 1_000.0);
+        let now = now_ms();
+        let delay_seconds = committed.oldest_ms.map(|oldest| (now - oldest) as f64 / 1_000.0);
+        if let Some(delay_seconds) = delay_seconds {
+            metrics::LAND_AGE.set(&labels, delay_seconds);
         }
         for (reason, count) in &committed.reasons {
             metrics::LAND_DEAD_LETTERS.add(&[labels[0], labels[1], reason.name()], *count);
         }
-        self.report.count(committed);
+        self.report.count(committed, now, delay_seconds);
     }
 
     /// Commits the batches that are old enough; where the end is asked for, those at the end too.

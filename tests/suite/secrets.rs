@@ -100,7 +100,7 @@ fn no_secret_leaves_the_process_by_any_way() {
         let env = [("POSTGRES_PASSWORD", POSTGRES_PASSWORD)];
         let mut run = Run::with_env(&test, &["run", "-c", &file, "--log", "trace"], &env);
         eventually(DEADLINE, "the pipeline to be ready", || run.get("/ready").is_some_and(|(code, _)| code == 200));
-        for path in ["/ready", "/status", "/metrics", "/live"] {
+        for path in ["/", "/ready", "/status", "/metrics", "/live"] {
             assert_silent(&format!("{path} with {name}"), &[&run.get(path).unwrap().1]);
         }
         run.terminate();

@@ -292,6 +292,12 @@ pub struct Dlq {
 pub struct Http {
     /// `address:port`; port 0 takes a free one, `null` turns the server off.
     pub listen: Option<String>,
+    /// Names, beside those of the address itself, that a request's `Host` may have.
+    pub allowed_hosts: Vec<String>,
+    /// Asked of all requests but those to `/live` and `/ready`.
+    pub token: Option<Secret>,
+    /// Whether the page shows what dead letters hold.
+    pub show_payloads: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

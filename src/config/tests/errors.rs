@@ -116,6 +116,16 @@ fn wrong_types_and_ranges() {
             "p.yml:1: http.listen must be address:port, such as 127.0.0.1:9464, or null; it is \"9464\"",
         ),
         (
+            "pipeline: p",
+            "http: {allowed_hosts: ['box:9464']}",
+            "p.yml:1: http.allowed_hosts[0] must be the name of a host without a port, such as headwater.example.org; it is \"box:9464\"",
+        ),
+        (
+            "pipeline: p",
+            "http: {token: two words}",
+            "p.yml:1: http.token must hold visible ASCII characters only, as `openssl rand -hex 32` gives them",
+        ),
+        (
             "path: /lake/orders",
             "path: s3://lake/orders",
             "p.yml:13: land.tables[0].path must be a path on a local file system; it is \"s3://lake/orders\"",
@@ -162,7 +172,10 @@ fn nearest_keys() {
         spoilt("      topic: orders\n", "      topics: orders\n").ends_with("did you mean capture.tables[0].topic?")
     );
     let nothing_like_it = spoilt("pipeline: p", "http: {zzz: 1}");
-    assert_eq!(nothing_like_it, "p.yml:1: http.zzz is not a key of the configuration; known here: listen");
+    assert_eq!(
+        nothing_like_it,
+        "p.yml:1: http.zzz is not a key of the configuration; known here: listen, allowed_hosts, token, token_file, show_payloads"
+    );
 }
 
 #[test]

@@ -317,3 +317,24 @@ fn the_name_comes_from_the_file() {
     assert_eq!(name("/x/.yml"), "yml");
     assert_eq!(name("/x/é.yml"), "pipeline");
 }
+
+#[test]
+fn the_http_section_stands_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("c.yml");
+    let of = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        crate::config::load_http(&path, &Environment::default()).map_err(|errors| errors.to_string())
+    };
+    let http =
+        of("kafka: {brokers: 'no: good'}\npostgres: {password: '${UNSET}'}\nzzz: 1\nhttp: {listen: 'h:1', token: t}\n")
+            .unwrap();
+    assert_eq!((http.listen.as_deref(), http.token.unwrap().reveal()), (Some("h:1"), "t"));
+    let default = of("kafka: {brokers: k}\n").unwrap();
+    assert_eq!((default.listen.as_deref(), default.show_payloads), (Some("127.0.0.1:9464"), true));
+    assert!(default.token.is_none() && default.allowed_hosts.is_empty());
+    let error = of("kafka: {brokers: 1}\nhttp: {listen: 1, tokn: x}\n").unwrap_err();
+    assert!(error.contains("http.listen must be") && error.contains("did you mean http.token?"), "{error}");
+    assert!(!error.contains("kafka"), "{error}");
+    assert!(of("a: [").unwrap_err().contains("is not valid YAML"));
+}

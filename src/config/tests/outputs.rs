@@ -82,7 +82,7 @@ analyze:
         - {column: n, function: count}
       anomalies:
         - {moment: m, measure: n, direction: both, detector: quantile, threshold: 4.5, baseline_periods: 46, history_periods: 47, minimum_history: 48, cooldown_ms: 49, floor_absolute: 50.5, floor_relative: 0.5, floor_poisson: 1.25}
-http: {listen: '0.0.0.0:1'}
+http: {listen: '0.0.0.0:1', allowed_hosts: [headwater], token: secret-three, show_payloads: false}
 runtime: {shutdown_timeout_ms: 1, wait_attempts: 2, wait_delay_ms: 3, stall_timeout_ms: 1004}
 ";
 
@@ -91,6 +91,7 @@ fn is_input_only(path: &str) -> bool {
     let keys =
         ["tenants", "postgres.jdbc_url", "postgres.table", "postgres.watermark", "kafka.topic", "kafka.properties"];
     path.ends_with("password_file")
+        || path == "http.token_file"
         || path.starts_with("datalake.")
         || path.starts_with("streaming.")
         || keys.contains(&path)
@@ -118,7 +119,9 @@ fn show_covers_every_key_and_loads_again() {
 fn nothing_shows_a_secret() {
     let config = load(FULL);
     for text in [show::show(&config), format!("{config:?}"), serde_json::to_string(&config).unwrap()] {
-        assert!(!text.contains("secret-one") && !text.contains("secret-two"), "{text}");
+        for secret in ["secret-one", "secret-two", "secret-three"] {
+            assert!(!text.contains(secret), "{text}");
+        }
         assert!(text.contains("***"));
     }
     assert_eq!(config.pipelines[0].kafka.sasl_password.as_ref().unwrap().reveal(), "secret-two");

@@ -293,7 +293,9 @@ pub fn show_kept(set: &StageSet, names: &Names, options: &Options, http: Option<
     );
     println!("            configuration {}", config.display());
     if let Some(address) = http {
-        println!("            curl http://{address}/status   (also /metrics, /ready)");
+        println!(
+            "            http://{address}/   in a browser, or curl http://{address}/status   (also /metrics, /ready)"
+        );
     }
 }
 

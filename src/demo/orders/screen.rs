@@ -190,7 +190,9 @@ pub fn show_kept(set: &StageSet, names: &Names, http: Option<&str>) {
     );
     println!("            topic {} on {}, configuration {}", names.topic, set.kafka.brokers, names.config.display());
     if let Some(address) = http {
-        println!("            curl http://{address}/status   (also /metrics, /ready)");
+        println!(
+            "            http://{address}/   in a browser, or curl http://{address}/status   (also /metrics, /ready)"
+        );
     }
 }
 

@@ -151,14 +151,38 @@ pub fn http_address(log: &str) -> Option<String> {
 
 /// A bare HTTP/1.1 request.
 pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let answer = http_send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))?;
+    Some((answer.code, answer.body))
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    head: String,
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a header, whose name is given in small letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+/// Sends a request as it is given, and reads what comes until the server ends the connection.
+pub fn http_send(address: &str, request: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let code = answer.split(' ').nth(1)?.parse().ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     // Our server sends small bodies whole; a chunked one would have to be put together first.
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding: chunked"), "a chunked body");
-    Some((status, body.to_owned()))
+    Some(Answer { code, head: head.to_owned(), body: body.to_owned() })
 }
