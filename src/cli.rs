@@ -7,7 +7,9 @@ use crate::{
     config::{self, model::Config},
     demo, dlq, doctor,
     generate::{self, GenerateError},
-    kafka, land, metrics, record,
+    kafka,
+    keep::{self, KeepError},
+    land, metrics, record,
     status::{self, StatusError},
     topics, verify,
 };
@@ -78,6 +80,18 @@ enum Command {
     ///
     /// Exit code 1 when a row is lost, duplicated or different. Reads every row of all three sides.
     Verify(VerifyArgs),
+    /// Merge small files of closed dates, beside a landing that goes on.
+    ///
+    /// The same rows, in the same order, in fewer files. Row count and content of the new file are compared with
+    /// those of the old ones before these go. The files of a date are exchanged at once: readers see all of the
+    /// old ones or all of the new ones; one that had listed the old ones and opens them later has to list again.
+    /// A kill at any moment loses nothing; the next compact, expire or land finishes it. Prints its plan first.
+    Compact(CompactArgs),
+    /// Drop dates of the lake, and rows of analyze's tables, that are older than so many days.
+    ///
+    /// Works beside running stages. What is dropped does not land again, and `verify` counts it as expired.
+    /// Today always stays. Prints its plan first.
+    Expire(ExpireArgs),
     /// Try an anomaly detector on a series of your own, to choose a threshold.
     ///
     /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
@@ -264,6 +278,28 @@ struct VerifyArgs {
     temp_dir: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct CompactArgs {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    options: keep::compact::Options,
+    /// How the plan and the summary are printed; as JSON, a line for each pipeline with the summary.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct ExpireArgs {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    options: keep::expire::Options,
+    /// How the plan and the summary are printed; as JSON, a line for each pipeline with the summary.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
     Text,
@@ -335,6 +371,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Topics(args) => run_topics(&args).await,
         Command::Status(options) => run_status(&options).await,
         Command::Verify(args) => run_verify(args).await,
+        Command::Compact(args) => compact(args).await,
+        Command::Expire(args) => expire(args).await,
         Command::Generate(command) => match *command {
             GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
             GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
@@ -568,6 +606,65 @@ fn told<T: Serialize + Display>(result: Result<T, dlq::DlqError>, format: Format
                 _ => exit::FAILED,
             })
         }
+    }
+}
+
+async fn compact(args: CompactArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let mut ok = true;
+    for pipeline in config.pipelines {
+        let options = args.options.clone();
+        let is_text = args.format == Format::Text;
+        let say = move |report: &keep::compact::Report| {
+            if is_text {
+                print!("{}", report.plan());
+            }
+        };
+        let work = move || keep::compact::run(&pipeline, &options, say);
+        let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.into()));
+        ok &= match kept(done, args.format) {
+            Ok(report) => report.ok(),
+            Err(code) => return code,
+        };
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+async fn expire(args: ExpireArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let mut ok = true;
+    for pipeline in &config.pipelines {
+        let say = |report: &keep::expire::Report| {
+            if args.format == Format::Text {
+                print!("{}", report.plan());
+            }
+        };
+        ok &= match kept(keep::expire::run(pipeline, &args.options, say).await, args.format) {
+            Ok(report) => report.ok(),
+            Err(code) => return code,
+        };
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+/// Prints what was done, or gives the exit code.
+fn kept<T: Serialize + Display>(done: Result<T, KeepError>, format: Format) -> Result<T, ExitCode> {
+    match done {
+        Ok(report) => {
+            print_result(&report, format);
+            Ok(report)
+        }
+        Err(error) if error.is_unavailable() => {
+            eprintln!("headwater: {error}");
+            Err(ExitCode::from(exit::UNAVAILABLE))
+        }
+        Err(error) => Err(failed(&error)),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod generate;
 pub mod health;
 pub mod http;
 pub mod kafka;
+pub mod keep;
 pub mod lake;
 pub mod land;
 pub mod metrics;

@@ -74,6 +74,20 @@ impl Ledger {
         Ledger::read(directory).ok()??.progress
     }
 
+    /// Where a ledger stands and which files it would roll forward, read without its lock; none where
+    /// there is no ledger. What is given is durable: after a power cut the ledger says it still.
+    pub fn look(directory: &Path) -> Result<Option<(Option<Progress>, Vec<LedgerFile>)>, LakeError> {
+        let path = directory.join("ledger");
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(LakeError::io("open", &path))?,
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).and_then(|_| file.sync_all()).map_err(LakeError::io("read", &path))?;
+        let recovery = ledger::recover(&bytes).map_err(|source| LakeError::Ledger { path, source })?;
+        Ok(Some((recovery.progress, recovery.pending)))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

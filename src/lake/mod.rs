@@ -15,9 +15,11 @@ pub mod disk;
 pub mod ledger;
 pub mod ledger_file;
 pub mod lock;
+pub mod merge;
 pub mod parquet_file;
 pub mod reader;
 pub mod store;
+pub mod upkeep;
 
 use crate::shell;
 use std::{io, path::PathBuf};
@@ -53,6 +55,27 @@ pub enum LakeError {
          partition away to land them anew", .ledger.display(), .file.display()
     )]
     ForeignFiles { ledger: PathBuf, file: PathBuf },
+    #[error("another compact or expire is at work on {}: wait until it has ended", .root.display())]
+    UpkeepBusy { root: PathBuf },
+    #[error("{}: {what}; a compact or expire was killed here, and what stands there now was not left by it: look at \
+             the directory beside this file, put back what belongs into the table, and delete the file", .path.display())]
+    UpkeepState { path: PathBuf, what: String },
+    #[error(
+        "{} cannot be exchanged with another directory ({source}); this needs a file system that can do so \
+         atomically, such as ext4, xfs, btrfs or tmpfs", .path.display()
+    )]
+    Exchange { path: PathBuf, source: io::Error },
+    #[error("{} is not a plain file: a date is changed only where it holds nothing else; move it away", .path.display())]
+    NotAFile { path: PathBuf },
+    #[error(
+        "{} holds offsets that its ledger (at offset {next}) does not vouch for: restore the ledger, or move the file \
+         away", .file.display()
+    )]
+    NotVouched { file: PathBuf, next: i64 },
+    #[error("{}: {what}; nothing was changed, please report it", .path.display())]
+    Merge { path: PathBuf, what: String },
+    #[error("{0}")]
+    Read(#[from] reader::LakeReadError),
     #[error("a ledger record cannot be encoded: {0}")]
     Encode(#[from] serde_json::Error),
 }

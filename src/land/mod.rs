@@ -37,7 +37,7 @@ use crate::{
     config::model::{Land, LandTable, Pipeline},
     health::State,
     kafka::topic,
-    lake::ledger_file::Ledger,
+    lake::{ledger_file::Ledger, upkeep},
     stage::{Context, Summary},
 };
 use budget::Budget;
@@ -104,6 +104,15 @@ async fn run_table(
             return report.into_summary();
         }
     };
+    let place = crate::keep::place(table);
+    match tokio::task::spawn_blocking(move || upkeep::recover(&place)).await {
+        Ok(Ok(())) => {}
+        // Readers may see old files beside new ones; what lands is not touched by it.
+        Ok(Err(error)) => {
+            tracing::error!(topic = %table.topic, "a killed compact or expire could not be finished: {error}")
+        }
+        Err(error) => tracing::error!(topic = %table.topic, "{error}"),
+    }
     // Ready only once the group has given partitions: see `report`.
     report.set(State::Starting);
     let unit_name = table.topic.clone();

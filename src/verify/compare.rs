@@ -108,6 +108,8 @@ pub struct Outcome {
     pub pending: u64,
     /// Older than what the topic still holds, so that this comparison cannot judge them.
     pub expired: u64,
+    /// Of a date that was dropped from the lake, and not in it.
+    pub dropped: u64,
     /// Refused by capture, by the index of the reason.
     pub refused: HashMap<u128, u64>,
     pub findings: Vec<Finding>,
@@ -271,6 +273,8 @@ pub struct LakePolicy {
     /// By file index, of data files and files of dead letters.
     pub spans: Vec<Span>,
     pub partitions: HashMap<i32, PartitionState>,
+    /// By partition, greatest offset that had landed, where dates were dropped since.
+    pub dropped_to: HashMap<i32, i64>,
     pub young_from_us: i64,
 }
 
@@ -280,7 +284,9 @@ impl LakePolicy {
     }
 
     fn is_pending(&self, record: &Entry<'_>) -> bool {
-        let landed_to = self.partitions.get(&record.partition).and_then(|partition| partition.landed_to);
+        let listed = self.partitions.get(&record.partition).and_then(|partition| partition.landed_to);
+        let dropped = self.dropped_to.get(&record.partition).copied().filter(|_| record.fault == Fault::Dropped);
+        let landed_to = listed.max(dropped);
         landed_to.is_none_or(|landed_to| record.position as i64 > landed_to)
     }
 
@@ -425,6 +431,7 @@ fn judge_remainder(
         let record_at = record_at(&record);
         match stray.next() {
             Some(row) => outcome.add(key, Trouble::LandedWrong { record: record_at, row: row_at(&row) }),
+            None if record.fault == Fault::Dropped => outcome.dropped += 1,
             None => outcome.add(key, Trouble::NotLanded { record: record_at }),
         }
     }
@@ -454,6 +461,7 @@ fn judge_expired_source(
         }
         match landed.iter().find(same_watermark) {
             Some(landed) => outcome.add(key, Trouble::ChangedSinceLanded { row: row_at(landed) }),
+            None if row.fault == Fault::Dropped => outcome.dropped += 1,
             None => outcome.add(key, Trouble::NotInLake { watermark: row.watermark }),
         }
     }
@@ -499,6 +507,7 @@ mod tests {
         let policy = LakePolicy {
             spans: vec![Span { first: 0, last: 9 }, Span { first: 10, last: 19 }, Span { first: 90, last: 120 }],
             partitions: HashMap::from([(0, PartitionState { first: 0, end: 100, landed_to: Some(50) })]),
+            dropped_to: HashMap::from([(0, 60)]),
             young_from_us: 1000,
         };
         let mut outcome = Outcome::new(10);
@@ -609,6 +618,20 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_a_dropped_date_is_not_lost() {
+        let dropped = |offset| Entry { fault: Fault::Dropped, ..record("1", 7, 1, 0, offset) };
+        for (offset, expected) in [(5, (1, 0)), (60, (1, 0)), (61, (0, 1))] {
+            let outcome = in_lake(&[dropped(offset)]);
+            assert_eq!((outcome.dropped, outcome.pending), expected);
+            assert_eq!(outcome.lost, 0);
+        }
+        assert_eq!(in_lake(&[dropped(5), landed("1", 7, 0)]).dropped, 0, "it landed late");
+        let wrong = in_lake(&[dropped(5), landed("1", 8, 0)]);
+        assert_eq!((wrong.dropped, wrong.differing), (0, 1));
+        assert_eq!(in_lake(&[record("1", 7, 1, 0, 51)]).pending, 1);
+    }
+
+    #[test]
     fn the_lake_may_lag_or_lead() {
         assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 51)])), [0, 0, 0, 0, 1, 0]);
         assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 50)])), [1, 0, 0, 0, 0, 0]);
@@ -623,6 +646,7 @@ mod tests {
         let policy = LakePolicy {
             spans: vec![Span { first: 0, last: 9 }],
             partitions: HashMap::from([(0, PartitionState { first: 5, end: 100, landed_to: Some(99) })]),
+            dropped_to: HashMap::new(),
             young_from_us: 1000,
         };
         let judge = |entries: &[Entry<'static>]| {

@@ -56,6 +56,8 @@ pub enum Fault {
     OlderShape,
     /// The row stands under another date than its own.
     WrongDate,
+    /// Source, topic: of a date that was dropped from the lake.
+    Dropped,
 }
 
 impl Default for Entry<'_> {
@@ -122,7 +124,8 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Entry<'_>>> {
                 0 => Fault::None,
                 1 => Fault::MessageKey,
                 2 => Fault::OlderShape,
-                _ => Fault::WrongDate,
+                3 => Fault::WrongDate,
+                _ => Fault::Dropped,
             },
             row: u128::from_le_bytes(take(&mut bytes)?),
             watermark: Some(i64::from_le_bytes(take(&mut bytes)?)).filter(|_| present & 1 != 0),

@@ -199,7 +199,7 @@ fn read_row(lake: &Lake, plan: &LakePlan, at: RowAt) -> Option<(Cells, Option<St
             let (mut bytes, mut key) = (RowBytes::default(), Vec::new());
             let rows = Rows::new(plan, &batch);
             rows.row(position as usize, &mut bytes, &mut key);
-            return Some((cells_of(&bytes, plan.columns.len()), rows.day(&bytes)));
+            return Some((cells_of(&bytes, plan.columns.len()), plan.day(&bytes)));
         }
         position -= rows;
     }

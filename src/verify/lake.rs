@@ -1,17 +1,24 @@
 //! What has landed: the files of a table and of its dead letters, and their rows.
 
 use super::{
+    canon::Kind,
     compare::{LakePolicy, PartitionState, Span},
     entry::{self, Entry, Fault, Side, Spill, SpillError},
     lake_plan::{LakePlan, Rows, UnknownType},
     progress::Progress,
     row::{RowBytes, place_key},
+    source_plan,
     topic::fields_of,
 };
 use crate::{
     config::model::LandTable,
     kafka::reader::Extent,
-    lake::reader::{self, FileReader, LakeReadError, TableFile},
+    keep,
+    lake::{
+        ledger_file::Ledger,
+        reader::{self, FileReader, LakeReadError, TableFile},
+        upkeep::{self, Dropped, Tally},
+    },
 };
 use arrow_array::{
     Array, RecordBatch,
@@ -20,6 +27,7 @@ use arrow_array::{
 };
 use arrow_schema::SchemaRef;
 use roaring::RoaringTreemap;
+use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
@@ -31,6 +39,8 @@ pub enum LakeError {
     Read(#[from] LakeReadError),
     #[error("{0}")]
     Spill(#[from] SpillError),
+    #[error("{0}")]
+    Upkeep(#[from] crate::lake::LakeError),
     #[error("{}: {source}", .path.display())]
     Type { path: PathBuf, source: UnknownType },
     #[error("{} is not a file of dead letters: it has no column {column} of its type; move it away", .path.display())]
@@ -48,6 +58,74 @@ pub struct Lake {
     pub warnings: Vec<String>,
     /// Greatest generation by partition: older files are of offsets that have begun anew since.
     generations: HashMap<i32, u32>,
+    pub expired: Expired,
+}
+
+/// What `expire` dropped, by its own note: nothing else tells a row that went from one that never came.
+#[derive(Debug, Clone, Default)]
+pub struct Expired {
+    dropped: Dropped,
+    date_column: String,
+    /// Up to which offset each partition had landed.
+    landed_to: HashMap<i32, i64>,
+}
+
+impl Expired {
+    fn of(land: &LandTable) -> Result<Expired, LakeError> {
+        let place = keep::place(land);
+        let dropped = upkeep::dropped(&place)?;
+        let mut expired = Expired { dropped, date_column: land.date_column.clone(), ..Expired::default() };
+        if expired.rows() > 0 {
+            let partitions = std::fs::read_dir(&land.checkpoint_location).into_iter().flatten().flatten();
+            for entry in partitions {
+                let name = entry.file_name();
+                let name = name.to_str().and_then(|name| name.strip_prefix(&land.topic)?.strip_prefix('-'));
+                let Some(partition) = name.and_then(|partition| partition.parse().ok()) else { continue };
+                if let Some(next) = Ledger::peek(&entry.path()) {
+                    expired.landed_to.insert(partition, next - 1);
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Most rows and dead letters that may be missing for this reason.
+    pub fn rows(&self) -> u64 {
+        self.dropped.table.rows + self.dropped.dead_letters.rows
+    }
+
+    fn is_dropped(tally: &Tally, day: Option<&str>) -> bool {
+        matches!((day, &tally.before), (Some(day), Some(before)) if day < before.as_str())
+    }
+
+    /// Whether a row of this day may be gone.
+    pub fn holds_row(&self, day: Option<&str>) -> bool {
+        Expired::is_dropped(&self.dropped.table, day)
+    }
+
+    /// Whether the row or the dead letter of a record may be gone. `day` is that of its row, where the
+    /// lake still has a file that tells the type of the date column.
+    pub fn holds_record(
+        &self,
+        day: Option<&str>,
+        fields: Option<&Map<String, Value>>,
+        timestamp_ms: Option<i64>,
+    ) -> bool {
+        if self.rows() == 0 {
+            return false;
+        }
+        let said = || {
+            let value = fields?.get(&self.date_column)?;
+            [Kind::Timestamp(None), Kind::Date].iter().find_map(|kind| {
+                let mut canonical = Vec::new();
+                super::canon::from_json(kind, value, &mut canonical);
+                source_plan::day_of(kind, &canonical)
+            })
+        };
+        let letter_day = timestamp_ms.and_then(|ms| super::clock::day_name(ms.saturating_mul(1_000)));
+        self.holds_row(day.map(str::to_owned).or_else(said).as_deref())
+            || Expired::is_dropped(&self.dropped.dead_letters, letter_day.as_deref())
+    }
 }
 
 impl Lake {
@@ -85,7 +163,9 @@ impl Lake {
             let greatest = generations.entry(file.name.partition).or_default();
             *greatest = file.name.generation.max(*greatest);
         }
-        let lake = Lake { files, data_files, schemas, expected_rows, warnings, generations };
+        // Read last: what was dropped before the listing has been noted by now.
+        let expired = Expired::of(land)?;
+        let lake = Lake { files, data_files, schemas, expected_rows, warnings, generations, expired };
         Ok(lake)
     }
 
@@ -114,7 +194,8 @@ impl Lake {
             }
             Span { first: file.name.first_offset, last: file.name.last_offset }
         };
-        LakePolicy { spans: self.files.iter().map(span).collect(), partitions, young_from_us }
+        let dropped_to = self.expired.landed_to.clone();
+        LakePolicy { spans: self.files.iter().map(span).collect(), partitions, dropped_to, young_from_us }
     }
 
     pub fn plan(
@@ -149,7 +230,7 @@ impl Lake {
                 for row in 0..batch.num_rows() {
                     key.clear();
                     let landed = rows.row(row, &mut bytes, &mut key);
-                    let is_filed_right = file.date.is_some() && rows.day(&bytes) == file.date;
+                    let is_filed_right = file.date.is_some() && plan.day(&bytes) == file.date;
                     spill.write(&Entry {
                         side: Side::Landed,
                         key: &key,
@@ -295,8 +376,16 @@ impl<'b> DeadLetterColumns<'b> {
 /// column did is unknown there, and not missing.
 pub struct ColumnsByOffset {
     masks: Vec<Vec<bool>>,
-    /// First offset, last offset, mask; by partition, in order.
-    ranges: HashMap<i32, Vec<(i64, i64, usize)>>,
+    /// By partition, in order. Those of files that were merged may hold others.
+    ranges: HashMap<i32, Vec<Range>>,
+}
+
+struct Range {
+    first: i64,
+    last: i64,
+    mask: usize,
+    /// Greatest last offset up to here.
+    reach: i64,
 }
 
 const ALL: &[bool] = &[];
@@ -333,7 +422,12 @@ impl ColumnsByOffset {
             };
         }
         let in_order = |ranges: BTreeMap<(i64, i64), usize>| {
-            ranges.into_iter().map(|((first, last), mask)| (first, last, mask)).collect()
+            let mut reach = i64::MIN;
+            let ranges = ranges.into_iter().map(|((first, last), mask)| {
+                reach = reach.max(last);
+                Range { first, last, mask, reach }
+            });
+            ranges.collect()
         };
         ColumnsByOffset {
             masks,
@@ -346,11 +440,10 @@ impl ColumnsByOffset {
             return only;
         }
         let Some(ranges) = self.ranges.get(&partition) else { return ALL };
-        let next = ranges.partition_point(|(first, _, _)| *first <= offset);
-        match next.checked_sub(1).map(|index| ranges[index]) {
-            Some((_, last, mask)) if offset <= last => &self.masks[mask],
-            _ => ALL,
-        }
+        let next = ranges.partition_point(|range| range.first <= offset);
+        // The one that begins last is the smallest that holds the offset, or of the same columns.
+        let before = ranges[..next].iter().rev().take_while(|range| range.reach >= offset);
+        before.into_iter().find(|range| range.last >= offset).map_or(ALL, |range| &self.masks[range.mask])
     }
 }
 
@@ -374,24 +467,26 @@ fn warn_of_foreign(root: &Path, foreign: Vec<PathBuf>, warnings: &mut Vec<String
     ));
 }
 
-/// Two commits of one partition never share an offset; the files of one commit share all.
+/// Within a date, no two files of one partition share an offset. (Those of a commit share all, over the
+/// dates; merged ones reach over those of other dates.)
 fn warn_of_overlaps(files: &[TableFile], warnings: &mut Vec<String>) {
-    let mut reach: Option<&TableFile> = None;
+    let mut reaches: HashMap<Option<&str>, &TableFile> = HashMap::new();
     let mut overlaps = Vec::new();
     for file in files {
+        let reach = reaches.entry(file.date.as_deref()).or_insert(file);
+        if std::ptr::eq(*reach, file) {
+            continue;
+        }
         let name = &file.name;
-        if let Some(before) =
-            reach.filter(|before| (before.name.partition, before.name.generation) == (name.partition, name.generation))
-        {
-            let is_same = (before.name.first_offset, before.name.last_offset) == (name.first_offset, name.last_offset);
-            if !is_same && name.first_offset <= before.name.last_offset {
-                overlaps.push(format!("{} and {}", before.path.display(), file.path.display()));
+        if (reach.name.partition, reach.name.generation) == (name.partition, name.generation) {
+            if name.first_offset <= reach.name.last_offset {
+                overlaps.push(format!("{} and {}", reach.path.display(), file.path.display()));
             }
-            if name.last_offset < before.name.last_offset {
+            if name.last_offset < reach.name.last_offset {
                 continue;
             }
         }
-        reach = Some(file);
+        *reach = file;
     }
     if let Some(first) = overlaps.first() {
         warnings.push(format!("{} pairs of files hold overlapping offsets, such as {first}", overlaps.len()));
@@ -410,13 +505,16 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_are_of_different_commits() {
+    fn overlaps_are_of_one_date() {
         let warned = |files: &[TableFile]| {
             let mut warnings = Vec::new();
             warn_of_overlaps(files, &mut warnings);
             warnings.len()
         };
-        assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 9, 1), file(0, 10, 19, 0), file(1, 5, 9, 0)]), 0);
+        let other = TableFile { date: Some("2025-01-15".into()), ..file(0, 0, 9, 1) };
+        let merged = TableFile { date: Some("2025-01-15".into()), ..file(0, 10, 99, 0) };
+        assert_eq!(warned(&[file(0, 0, 9, 0), other, merged, file(0, 10, 19, 0), file(1, 5, 9, 0)]), 0);
+        assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 9, 1)]), 1);
         assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 9, 19, 0)]), 1);
         assert_eq!(warned(&[file(0, 0, 99, 0), file(0, 5, 6, 0), file(0, 50, 120, 0)]), 1);
         assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 5, 0)]), 1);
@@ -439,6 +537,8 @@ mod tests {
         assert_eq!(by_offset.mask(0, 25), new);
         assert_eq!(by_offset.mask(0, 30), ALL);
         assert_eq!(by_offset.mask(1, 0), ALL);
+        let merged = ColumnsByOffset::new([(0, 0, 99, old.clone()), (0, 10, 19, new.clone())].into_iter());
+        assert_eq!((merged.mask(0, 15), merged.mask(0, 25), merged.mask(0, 100)), (&new[..], &old[..], ALL));
         let single = ColumnsByOffset::new([(0, 0, 9, old.clone())].into_iter());
         assert_eq!(single.mask(7, 100), old);
     }

@@ -164,6 +164,12 @@ impl LakePlan {
         })
     }
 
+    /// The day of the row that was just made comparable; none where its date is null or unknown.
+    pub fn day(&self, bytes: &RowBytes) -> Option<String> {
+        let index = self.date_column?;
+        source_plan::day_of(&self.columns[index].kind, bytes.get(index))
+    }
+
     /// How many fields of a record no column takes.
     pub fn unknown_fields(&self, fields: &Map<String, Value>, mask: &[bool]) -> u64 {
         if self.overflow.is_some() {
@@ -252,12 +258,6 @@ impl<'b> Rows<'b> {
             }
             _ => false,
         })
-    }
-
-    /// The day that the row just read belongs to; none where its date is null.
-    pub fn day(&self, bytes: &RowBytes) -> Option<String> {
-        let index = self.plan.date_column?;
-        source_plan::day_of(&self.plan.columns[index].kind, bytes.get(index))
     }
 }
 
@@ -375,7 +375,7 @@ mod tests {
         let (mut bytes, mut lake_key, mut record_key) = (RowBytes::default(), Vec::new(), Vec::new());
         let rows = Rows::new(&plan, &batch);
         let landed = rows.row(0, &mut bytes, &mut lake_key);
-        assert_eq!(rows.day(&bytes).as_deref(), Some("2025-01-15"));
+        assert_eq!(rows.plan.day(&bytes).as_deref(), Some("2025-01-15"));
         let mask = plan.mask_of(batch.schema_ref());
         let record = plan.of_record(message.as_object().unwrap(), place, &mask, &mut bytes, &mut record_key);
         if message["order_id"] == 101 {

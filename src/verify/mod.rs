@@ -2,6 +2,9 @@
 //! checkpoint, no ledger, no decoder of capture or land is used here. The windows of analyze are
 //! compared with a recomputation from their topics ([`windows`]).
 //!
+//! With one exception: what `expire` dropped is known only by its own note. Rows that are missing
+//! of the dates that it names are expired, but no more of them than it says to have dropped.
+//!
 //! **Source against topic, to the row version.** The present version of every row is among the
 //! records of its key. A row that is not there is lost, unless a record of its key has the same
 //! watermark: then it was changed in place, which no poller can see and which is listed apart. But

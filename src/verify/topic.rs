@@ -2,7 +2,7 @@
 
 use super::{
     entry::{self, Entry, Fault, Side, Spill, SpillError},
-    lake::{ColumnsByOffset, DeadLetters, record_hash},
+    lake::{ColumnsByOffset, DeadLetters, Expired, record_hash},
     lake_plan::LakePlan,
     row::{RowBytes, place_key},
     source_plan::SourcePlan,
@@ -25,6 +25,7 @@ pub struct AgainstLake<'a> {
     pub plan: &'a LakePlan,
     pub columns: &'a ColumnsByOffset,
     pub dead_letters: &'a DeadLetters,
+    pub expired: &'a Expired,
     pub spill: &'a mut Spill,
 }
 
@@ -116,12 +117,18 @@ impl TopicPass {
         let (partition, offset) = (record.partition(), record.offset());
         let common = Entry { side: Side::Topic, partition, position: offset as u64, ..Entry::default() };
         let by_place = place_key(partition, offset);
+        let fault = |day: Option<&str>, fields| {
+            let is_dropped = lake.expired.holds_record(day, fields, record.timestamp_ms());
+            if is_dropped { Fault::Dropped } else { Fault::None }
+        };
         if lake.dead_letters.holds(partition, offset) {
             let row = record_hash(record.key(), record.payload());
             return lake.spill.write(&Entry { key: &by_place, row, ..common });
         }
         // What is no object can only be a dead letter, and there is none: no row will match it.
-        let Some(fields) = fields else { return lake.spill.write(&Entry { key: &by_place, ..common }) };
+        let Some(fields) = fields else {
+            return lake.spill.write(&Entry { key: &by_place, fault: fault(None, None), ..common });
+        };
         self.key.clear();
         let mask = lake.columns.mask(partition, offset);
         let landed = lake.plan.of_record(fields, (partition, offset), mask, &mut self.bytes, &mut self.key);
@@ -131,6 +138,7 @@ impl TopicPass {
             row: landed.row,
             identity: landed.content,
             watermark: landed.watermark,
+            fault: fault(lake.plan.day(&self.bytes).as_deref(), Some(fields)),
             ..common
         })
     }

@@ -8,7 +8,7 @@ use super::{
     Options, VerifyError,
     canon::Kind,
     compare::{Class, Outcome, SourcePolicy, compare_captured, compare_landed},
-    entry::{Entry, Side, Spill},
+    entry::{Entry, Fault, Side, Spill},
     explain::Explainer,
     lake::Lake,
     progress::Progress,
@@ -86,7 +86,8 @@ impl Unit {
             // Only where the topic has dropped records can the lake have to vouch for source rows.
             let against_lake = match (land, &mut landed) {
                 (Some(land), Some(landed)) if policy.trimmed => {
-                    Some((self.plan_of(&Lake::list(land, &self.neighbours)?, land, &known)?, landed))
+                    let lake = Lake::list(land, &self.neighbours)?;
+                    Some((self.plan_of(&lake, land, &known)?, lake.expired, landed))
                 }
                 _ => None,
             };
@@ -114,9 +115,11 @@ impl Unit {
 
         let mut against_source =
             source.as_ref().zip(captured.as_mut()).map(|(source, spill)| AgainstSource { plan: &source.plan, spill });
+        let never = super::lake::Expired::default();
         let mut against_lake = match (&plan, &columns, landed.as_mut()) {
             (Some(plan), Some(columns), Some(spill)) => {
-                Some(AgainstLake { plan, columns, dead_letters: &dead_letters, spill })
+                let expired = lake.as_ref().map_or(&never, |lake| &lake.expired);
+                Some(AgainstLake { plan, columns, dead_letters: &dead_letters, expired, spill })
             }
             _ => None,
         };
@@ -155,6 +158,15 @@ impl Unit {
             let policy = lake.policy(&extents, policy.young_from_us);
             let mut outcome = Outcome::new(options.list_limit);
             landed.for_each_bucket(&mut |entries| compare_landed(entries, &policy, &mut outcome))?;
+            let expired = outcome.dropped.min(lake.expired.rows());
+            let excess = outcome.dropped - expired;
+            if excess > 0 {
+                report.warnings.push(format!(
+                    "{excess} more rows of expired dates are missing than expire has dropped: they are counted as lost"
+                ));
+            }
+            outcome.expired += expired;
+            outcome.lost += excess;
             take(&outcome, &mut report, options, |finding| explainer.landed(finding));
         }
         report.seconds = begun.elapsed().as_secs_f64();
@@ -275,7 +287,7 @@ impl Unit {
 async fn read_source(
     source: &Source,
     captured: &mut Spill,
-    mut against_lake: Option<(super::lake_plan::LakePlan, &mut Spill)>,
+    mut against_lake: Option<(super::lake_plan::LakePlan, super::lake::Expired, &mut Spill)>,
     progress: &mut Progress,
 ) -> Result<u64, VerifyError> {
     progress.begin("source", source.estimated_rows);
@@ -295,10 +307,13 @@ async fn read_source(
                 ..Entry::default()
             };
             captured.write(&entry)?;
-            let Some((plan, spill)) = &mut against_lake else { return Ok(()) };
+            let Some((plan, expired, spill)) = &mut against_lake else { return Ok(()) };
             let mut lake_key = Vec::new();
             let landed = plan.of_text(|name| cells.get(*positions.get(name)?)?.as_deref(), &mut bytes, &mut lake_key);
             (entry.key, entry.row, entry.identity) = (&lake_key, landed.row, landed.content);
+            if expired.holds_row(plan.day(&bytes).as_deref()) {
+                entry.fault = Fault::Dropped;
+            }
             spill.write(&entry)?;
             Ok::<(), VerifyError>(())
         })

@@ -18,6 +18,7 @@ mod hostile;
 mod http;
 mod http_guard;
 mod json_schema;
+mod keep;
 mod lake_faults;
 mod land_memory;
 mod landing;

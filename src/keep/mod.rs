@@ -1,0 +1,96 @@
+//! Keeping what the stages have made: `compact` and `expire` change the lake and the tables of analyze as they
+//! age. Both say first what they will do, and do only that with `--dry-run`.
+//!
+//! How a date of the lake is changed beside a landing that goes on, what its readers see meanwhile, and why a
+//! kill at any moment is harmless, is written in [`crate::lake::upkeep`].
+
+pub mod compact;
+pub mod expire;
+mod expire_tables;
+
+use crate::{
+    config::model::{LandTable, Pipeline},
+    lake::{LakeError, upkeep::Place},
+    record::time::{self, MICROS_PER_DAY},
+};
+use serde::Serialize;
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error("pipeline {pipeline} has no {section} section: there is nothing to {action}")]
+    Nothing { pipeline: String, section: &'static str, action: &'static str },
+    #[error("{0}")]
+    Lake(#[from] LakeError),
+    #[error("{0}")]
+    Postgres(#[from] crate::postgres::PostgresError),
+    #[error("{0}")]
+    Topic(#[from] crate::kafka::reader::ReadError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("a task ended by itself: {0}; please report it")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+impl KeepError {
+    /// Whether waiting may cure it.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            KeepError::Postgres(error) => error.is_unavailable(),
+            KeepError::Topic(error) => error.is_unavailable(),
+            _ => false,
+        }
+    }
+}
+
+/// Where a landed topic stands.
+pub fn place(table: &LandTable) -> Place {
+    Place {
+        topic: table.topic.clone(),
+        checkpoints: table.checkpoint_location.clone(),
+        table: table.path.clone(),
+        dead_letters: table.dead_letter_path.clone(),
+    }
+}
+
+fn land_tables(pipeline: &Pipeline) -> &[LandTable] {
+    pipeline.land.as_ref().map_or(&[], |land| &land.tables)
+}
+
+/// The first date, `YYYY-MM-DD`, that is not older than so many days. Dates are UTC.
+fn kept_from(now_us: i64, days: u32) -> String {
+    let today = now_us.div_euclid(MICROS_PER_DAY);
+    let day = (today - i64::from(days)).max(i64::from(i32::MIN));
+    time::partition(day as i32).trim_start_matches("date=").to_owned()
+}
+
+/// Whether the name of a date's directory is a date before `kept_from`.
+fn is_before(date: &str, kept_from: &str) -> bool {
+    time::date(date.as_bytes()).is_ok() && date < kept_from
+}
+
+/// Something that stays as it is, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Left {
+    pub what: String,
+    pub why: String,
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_counted_from_today_and_only_dates_are_dates() {
+        let now_us = 20_000 * MICROS_PER_DAY + 5;
+        assert_eq!(kept_from(now_us, 0), "2024-10-04");
+        assert_eq!(kept_from(now_us, 1), "2024-10-03");
+        assert_eq!(kept_from(now_us, 365), "2023-10-05");
+        assert!(is_before("2024-10-02", "2024-10-03"));
+        assert!(!is_before("2024-10-03", "2024-10-03"));
+        assert!(!is_before("2024-1-1", "2024-10-03") && !is_before("__HIVE_DEFAULT_PARTITION__", "2024-10-03"));
+    }
+}

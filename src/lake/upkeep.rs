@@ -1,0 +1,503 @@
+//! Changing what has landed: a date's files replaced by others, or dropped, beside a landing that goes on.
+//!
+//! **One primitive.** [`Upkeep::replace`] makes a second directory of the date, with the new files and hard
+//! links to every file that stays, and exchanges the two by one system call. So `compact` (some files become
+//! one) and `expire` (some files become none) are the same step.
+//!
+//! **What a foreign reader sees** (Spark, DuckDB, a glob of `*.parquet`): one that lists the date sees all of
+//! the old files or all of the new ones, never a row twice or missing, for the exchange is atomic. One that
+//! listed before it and opens a file after it is told that the file is not there, and has to list again. A date
+//! that was dropped is empty for a moment before its directory goes. Where a landing publishes a file into
+//! the date in the very moment between the links and the exchange, that file is out of sight for the length
+//! of a rename. File systems that cannot exchange directories (NFS, some FUSE) are refused: there is no
+//! order of renames and deletions of several files that is right for readers.
+//!
+//! **Beside the ledger.** A landing holds its partitions' locks for as long as it runs, so this takes others:
+//! the kernel's lock on the roots of the table and of its dead letters. Ledgers are only read. A landing
+//! never touches a file that it has published, with one exception: the files of a commit whose "done" is
+//! not durable are looked for again when it is rolled forward. [`Upkeep::settled`] leaves these alone.
+//!
+//! **Kills.** The swap is noted, durably, before the exchange; the exchange is the commit. Whoever comes next
+//! (the next compact or expire, or the start of a landing) finishes it: the directory that is out of the
+//! table holds either the old files, when the exchange happened, or the new ones, when it did not, and goes
+//! in both cases. What stands in it and in no list of the note was published meanwhile, and goes back.
+//!
+//! `<checkpoint_location>/<topic>.upkeep/` holds the note (`state`), the directory to exchange (`swap`), and
+//! how much was ever dropped, which is all by which `verify` can tell an expired row from a lost one.
+
+use super::{
+    LakeError, directory,
+    ledger::Root,
+    ledger_file::Ledger,
+    reader::{self, TableFile},
+};
+use crate::failpoint;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CString,
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+const FORMAT: u32 = 1;
+
+/// Where a landed topic stands.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub topic: String,
+    pub checkpoints: PathBuf,
+    pub table: PathBuf,
+    pub dead_letters: PathBuf,
+}
+
+impl Place {
+    pub fn root(&self, root: Root) -> &Path {
+        match root {
+            Root::Table => &self.table,
+            Root::DeadLetters => &self.dead_letters,
+        }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.checkpoints.join(format!("{}.upkeep", self.topic))
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory().join("state")
+    }
+
+    /// `<checkpoint_location>/<topic>-<partition>`
+    pub fn ledger_directory(&self, partition: i32) -> PathBuf {
+        self.checkpoints.join(format!("{}-{partition}", self.topic))
+    }
+}
+
+/// What was ever dropped of a root.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Dates before this one, `YYYY-MM-DD`; none where nothing was.
+    pub before: Option<String>,
+    pub rows: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.before = self.before.take().max(other.before.clone());
+        self.rows += other.rows;
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub table: Tally,
+    pub dead_letters: Tally,
+}
+
+impl Dropped {
+    fn of(&mut self, root: Root) -> &mut Tally {
+        match root {
+            Root::Table => &mut self.table,
+            Root::DeadLetters => &mut self.dead_letters,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct State {
+    format: u32,
+    #[serde(default)]
+    dropped: Dropped,
+    /// A swap that was begun.
+    open: Option<Swap>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Swap {
+    root: Root,
+    date: String,
+    new: Vec<String>,
+    old: Vec<String>,
+    /// Of others, or not to be touched: they stand in both directories.
+    linked: Vec<String>,
+    /// What goes with `old`, where nothing takes its place.
+    dropped: Option<Tally>,
+}
+
+/// How much was dropped of a topic's table, read without any lock; what is just being dropped included.
+pub fn dropped(place: &Place) -> Result<Dropped, LakeError> {
+    let state = read_state(&place.state())?;
+    let mut dropped = state.dropped;
+    if let Some(Swap { root, dropped: Some(tally), .. }) = state.open {
+        dropped.of(root).add(&tally);
+    }
+    Ok(dropped)
+}
+
+/// Finishes what a killed compact or expire has left, unless one is at work now.
+pub fn recover(place: &Place) -> Result<(), LakeError> {
+    let is_left = ["swap", "new"].iter().any(|name| place.directory().join(name).exists());
+    if !is_left && read_state(&place.state())?.open.is_none() {
+        return Ok(());
+    }
+    match Upkeep::open(place.clone()) {
+        Ok(_) | Err(LakeError::UpkeepBusy { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_state(path: &Path) -> Result<State, LakeError> {
+    let unreadable = |what: String| LakeError::UpkeepState { path: path.to_owned(), what };
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State { format: FORMAT, ..State::default() }),
+        Err(error) => Err(LakeError::io("read", path)(error)),
+        Ok(bytes) => {
+            let state: State = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+            if state.format > FORMAT {
+                return Err(unreadable(format!("it has format {}, this program knows {FORMAT}", state.format)));
+            }
+            Ok(state)
+        }
+    }
+}
+
+/// The right to change what has landed of one topic. One process at a time has it for a root.
+pub struct Upkeep {
+    place: Place,
+    directory: PathBuf,
+    state: State,
+    _locks: Vec<File>,
+}
+
+impl Upkeep {
+    /// Takes the roots' locks and finishes what was left.
+    pub fn open(place: Place) -> Result<Upkeep, LakeError> {
+        let directory = place.directory();
+        directory::create_synced(&directory)?;
+        let mut locks = Vec::new();
+        let roots: BTreeSet<&Path> = BTreeSet::from([place.table.as_path(), place.dead_letters.as_path()]);
+        for root in roots.into_iter().filter(|root| root.is_dir()) {
+            let file = File::open(root).map_err(LakeError::io("open", root))?;
+            match file.try_lock() {
+                Ok(()) => locks.push(file),
+                Err(TryLockError::WouldBlock) => return Err(LakeError::UpkeepBusy { root: root.to_owned() }),
+                Err(TryLockError::Error(source)) => return Err(LakeError::io("lock", root)(source)),
+            }
+            directory::check_same_file_system(&directory, root)?;
+        }
+        let state = read_state(&place.state())?;
+        let mut upkeep = Upkeep { place, directory, state, _locks: locks };
+        if upkeep.state.open.is_some() {
+            tracing::info!(topic = upkeep.place.topic, "finishing a compact or expire that was killed");
+            upkeep.finish()?;
+        }
+        // Prepared, and never noted.
+        remove_directory(&upkeep.swap())?;
+        remove_directory(&upkeep.directory.join("new"))?;
+        Ok(upkeep)
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    fn swap(&self) -> PathBuf {
+        self.directory.join("swap")
+    }
+
+    /// An empty directory for new files, on the file system of the table.
+    pub fn workspace(&self) -> Result<PathBuf, LakeError> {
+        let path = self.directory.join("new");
+        remove_directory(&path)?;
+        directory::create_synced(&path)?;
+        Ok(path)
+    }
+
+    /// The topic's files under a root, by date and in the order of their offsets, that no landing looks
+    /// for again. Fails where a file is not vouched for by a ledger.
+    pub fn settled(&self, root: Root) -> Result<BTreeMap<String, Vec<TableFile>>, LakeError> {
+        // Listed first: what is listed was committed before the ledger is read.
+        let listing = reader::list(self.place.root(root)).map_err(LakeError::Read)?;
+        let mut ledgers = BTreeMap::new();
+        let mut dates: BTreeMap<String, Vec<TableFile>> = BTreeMap::new();
+        for file in listing.files.into_iter().filter(|file| file.name.topic == self.place.topic) {
+            let Some(date) = file.date.clone() else { continue };
+            let partition = file.name.partition;
+            if !ledgers.contains_key(&partition) {
+                ledgers.insert(partition, Ledger::look(&self.place.ledger_directory(partition))?);
+            }
+            let Some((Some(progress), pending)) = ledgers.get(&partition).and_then(Option::as_ref) else {
+                let ledger = self.place.ledger_directory(partition).join("ledger");
+                return Err(LakeError::ForeignFiles { ledger, file: file.path });
+            };
+            let name = (file.name.generation, file.name.last_offset);
+            if name.0 > progress.generation || (name.0 == progress.generation && name.1 >= progress.next) {
+                return Err(LakeError::NotVouched { file: file.path, next: progress.next });
+            }
+            if !pending.iter().any(|pending| pending.root == root && file.path.ends_with(&pending.path)) {
+                dates.entry(date).or_default().push(file);
+            }
+        }
+        Ok(dates)
+    }
+
+    /// Puts `new` files, which are durable in the workspace, in the place of the `old` ones of a date. With
+    /// `dropped` the old rows are gone for good, and that is noted. After an error the next opening ends it.
+    pub fn replace(
+        &mut self,
+        root: Root,
+        date: &str,
+        new: &[(PathBuf, String)],
+        old: &[String],
+        dropped: Option<Tally>,
+    ) -> Result<(), LakeError> {
+        let (target, swap) = (self.target(root, date), self.swap());
+        let failed = |source| LakeError::Io { action: "replace the files of", path: target.clone(), source };
+        fs::create_dir(&swap).map_err(LakeError::io("create directory", &swap))?;
+        let mode = fs::metadata(&target).map_err(failed)?.permissions();
+        fs::set_permissions(&swap, mode).map_err(failed)?;
+        for (path, name) in new {
+            fs::rename(path, swap.join(name)).map_err(failed)?;
+        }
+        let mut linked = Vec::new();
+        for name in names(&target)? {
+            if !old.contains(&name) {
+                fs::hard_link(target.join(&name), swap.join(&name))
+                    .map_err(LakeError::io("link", target.join(&name)))?;
+                linked.push(name);
+            }
+        }
+        directory::sync(&swap)?;
+        directory::sync(&self.directory)?;
+        failpoint::hit("upkeep.before_note").map_err(failed)?;
+        let new = new.iter().map(|(_, name)| name.clone()).collect();
+        self.state.open = Some(Swap { root, date: date.to_owned(), new, old: old.to_vec(), linked, dropped });
+        self.write_state()?;
+        failpoint::hit("upkeep.after_note").map_err(failed)?;
+        exchange(&swap, &target).map_err(|source| LakeError::Exchange { path: target.clone(), source })?;
+        directory::sync(self.place.root(root))?;
+        directory::sync(&self.directory)?;
+        failpoint::hit("upkeep.after_exchange").map_err(failed)?;
+        self.finish()
+    }
+
+    fn target(&self, root: Root, date: &str) -> PathBuf {
+        self.place.root(root).join(format!("date={date}"))
+    }
+
+    /// Deletes the directory that is out of the table, whichever that is.
+    fn finish(&mut self) -> Result<(), LakeError> {
+        let Some(swap) = self.state.open.clone() else { return Ok(()) };
+        let (target, aside) = (self.target(swap.root, &swap.date), self.swap());
+        let failed = |source| LakeError::Io { action: "clean up after", path: target.clone(), source };
+        let stand = |names: &[String]| names.iter().all(|name| target.join(name).exists());
+        let is_done = !swap.old.iter().any(|name| target.join(name).exists()) && stand(&swap.new);
+        if !is_done && !stand(&swap.old) {
+            let what = format!("{} holds neither all of the old files nor all of the new ones", target.display());
+            return Err(LakeError::UpkeepState { path: self.place.state(), what });
+        }
+        if aside.exists() {
+            let known: BTreeSet<&String> = swap.old.iter().chain(&swap.new).chain(&swap.linked).collect();
+            for name in names(&aside)?.iter().filter(|name| !known.contains(name)) {
+                // Published between the links and the exchange.
+                directory::create_synced(&target)?;
+                fs::rename(aside.join(name), target.join(name)).map_err(failed)?;
+                directory::sync(&target)?;
+            }
+            for (index, name) in names(&aside)?.iter().enumerate() {
+                if index > 0 {
+                    failpoint::hit("upkeep.mid_delete").map_err(failed)?;
+                }
+                fs::remove_file(aside.join(name)).map_err(failed)?;
+            }
+            remove_directory(&aside)?;
+            directory::sync(&self.directory)?;
+        }
+        failpoint::hit("upkeep.before_done").map_err(failed)?;
+        if let Some(tally) = swap.dropped.filter(|_| is_done) {
+            self.state.dropped.of(swap.root).add(&tally);
+            // Only where it is empty.
+            if fs::remove_dir(&target).is_ok() {
+                directory::sync(self.place.root(swap.root))?;
+            }
+        }
+        self.state.open = None;
+        self.write_state()
+    }
+
+    fn write_state(&self) -> Result<(), LakeError> {
+        let (path, temporary) = (self.place.state(), self.directory.join("state.tmp"));
+        let bytes = serde_json::to_vec(&self.state)?;
+        let written = (|| {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)
+        })();
+        written.map_err(LakeError::io("write", &path))?;
+        directory::sync(&self.directory)
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, LakeError> {
+    let failed = |source| LakeError::Io { action: "list", path: directory.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().into_string();
+        let is_file = entry.file_type().map_err(failed)?.is_file();
+        match name {
+            Ok(name) if is_file => names.push(name),
+            _ => return Err(LakeError::NotAFile { path: entry.path() }),
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Deletes a directory of ours and the files in it, where it is there.
+fn remove_directory(path: &Path) -> Result<(), LakeError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LakeError::io("delete", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Each path names afterwards what the other did; atomic.
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    // SAFETY: a plain system call on two texts that end in NUL and outlive it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Milliseconds since 1970 at which a file was last written.
+pub fn written_ms(path: &Path) -> Result<i64, LakeError> {
+    let data = fs::metadata(path).map_err(LakeError::io("look at", path))?;
+    Ok(data.mtime() * 1_000 + data.mtime_nsec() / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        directory: tempfile::TempDir,
+        place: Place,
+    }
+
+    fn scene() -> Scene {
+        let directory = tempfile::tempdir().unwrap();
+        let under = |name: &str| directory.path().join(name);
+        let place = Place {
+            topic: "t".into(),
+            checkpoints: under("checkpoints"),
+            table: under("table"),
+            dead_letters: under("dead"),
+        };
+        fs::create_dir_all(place.table.join("date=2025-01-15")).unwrap();
+        fs::create_dir_all(&place.dead_letters).unwrap();
+        for name in ["a", "b", "other"] {
+            fs::write(place.table.join("date=2025-01-15").join(name), name).unwrap();
+        }
+        Scene { directory, place }
+    }
+
+    impl Scene {
+        fn names(&self) -> Vec<String> {
+            names(&self.place.table.join("date=2025-01-15")).unwrap()
+        }
+
+        fn old() -> [String; 2] {
+            ["a".into(), "b".into()]
+        }
+    }
+
+    #[test]
+    fn files_are_replaced_and_what_is_not_named_stays() {
+        let scene = scene();
+        let mut upkeep = Upkeep::open(scene.place.clone()).unwrap();
+        let new = upkeep.workspace().unwrap().join("0");
+        fs::write(&new, "ab").unwrap();
+        upkeep.replace(Root::Table, "2025-01-15", &[(new, "ab".into())], &Scene::old(), None).unwrap();
+        assert_eq!(scene.names(), ["ab", "other"]);
+        assert_eq!(dropped(&scene.place).unwrap(), Dropped::default());
+        assert!(matches!(Upkeep::open(scene.place.clone()), Err(LakeError::UpkeepBusy { .. })));
+    }
+
+    #[test]
+    fn what_is_dropped_is_remembered_and_an_empty_date_goes() {
+        let scene = scene();
+        let tally = |before: &str, rows| Tally { before: Some(before.into()), rows };
+        let mut upkeep = Upkeep::open(scene.place.clone()).unwrap();
+        upkeep.replace(Root::Table, "2025-01-15", &[], &Scene::old(), Some(tally("2025-02-01", 7))).unwrap();
+        assert_eq!(scene.names(), ["other"]);
+        let rest = ["other".to_owned()];
+        upkeep.replace(Root::Table, "2025-01-15", &[], &rest, Some(tally("2025-01-20", 1))).unwrap();
+        assert!(!scene.place.table.join("date=2025-01-15").exists());
+        assert_eq!(dropped(&scene.place).unwrap().table, tally("2025-02-01", 8));
+    }
+
+    #[test]
+    fn a_file_published_before_the_exchange_comes_back() {
+        let scene = scene();
+        let mut upkeep = Upkeep::open(scene.place.clone()).unwrap();
+        // As after a kill behind the exchange: the old directory stands aside, with a file more.
+        let aside = upkeep.swap();
+        fs::rename(scene.place.table.join("date=2025-01-15"), &aside).unwrap();
+        fs::create_dir(scene.place.table.join("date=2025-01-15")).unwrap();
+        fs::write(scene.place.table.join("date=2025-01-15/ab"), "ab").unwrap();
+        fs::hard_link(aside.join("other"), scene.place.table.join("date=2025-01-15/other")).unwrap();
+        fs::write(aside.join("late"), "late").unwrap();
+        upkeep.state.open = Some(Swap {
+            root: Root::Table,
+            date: "2025-01-15".into(),
+            new: vec!["ab".into()],
+            old: Scene::old().to_vec(),
+            linked: vec!["other".into()],
+            dropped: None,
+        });
+        upkeep.write_state().unwrap();
+        drop(upkeep);
+        recover(&scene.place).unwrap();
+        assert_eq!(scene.names(), ["ab", "late", "other"]);
+        assert!(!aside.exists());
+        assert!(read_state(&scene.place.state()).unwrap().open.is_none());
+    }
+
+    #[test]
+    fn a_swap_that_was_only_noted_is_undone_and_a_strange_one_is_left_alone() {
+        let scene = scene();
+        let mut upkeep = Upkeep::open(scene.place.clone()).unwrap();
+        fs::create_dir(upkeep.swap()).unwrap();
+        fs::write(upkeep.swap().join("ab"), "ab").unwrap();
+        upkeep.state.open = Some(Swap {
+            root: Root::Table,
+            date: "2025-01-15".into(),
+            new: vec!["ab".into()],
+            old: Scene::old().to_vec(),
+            linked: Vec::new(),
+            dropped: None,
+        });
+        upkeep.write_state().unwrap();
+        fs::remove_file(scene.place.table.join("date=2025-01-15/b")).unwrap();
+        drop(upkeep);
+        assert!(matches!(recover(&scene.place), Err(LakeError::UpkeepState { .. })));
+        fs::write(scene.place.table.join("date=2025-01-15/b"), "b").unwrap();
+        recover(&scene.place).unwrap();
+        assert_eq!(scene.names(), ["a", "b", "other"]);
+        drop(scene.directory);
+    }
+}
