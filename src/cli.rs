@@ -92,6 +92,17 @@ enum Command {
     /// Works beside running stages. What is dropped does not land again, and `verify` counts it as expired.
     /// Today always stays. Prints its plan first.
     Expire(ExpireArgs),
+    /// Write a backup of everything by which a pipeline goes on, beside the running stages.
+    ///
+    /// Ledgers with the list of their files, checkpoints of capture, tables of analyze; with --with-data the data
+    /// files of the lake, too. Kafka's topics are not in it: with them there, restore loses nothing and doubles
+    /// nothing. For the day on which they are lost as well, stop the stages when they have caught up, then back up.
+    Backup(BackupArgs),
+    /// Put back from a backup what was lost, and say what is missing.
+    ///
+    /// What is there is left as it is, unless --force. A lake whose files are gone and not in the backup is landed
+    /// again from what Kafka still holds; what it no longer holds is listed by offsets. Stop the stages before.
+    Restore(RestoreArgs),
     /// Try an anomaly detector on a series of your own, to choose a threshold.
     ///
     /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
@@ -290,6 +301,28 @@ struct CompactArgs {
 }
 
 #[derive(Args)]
+struct BackupArgs {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    options: keep::backup::Options,
+    /// How the summary is printed; as JSON, a line for each pipeline.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
+struct RestoreArgs {
+    #[command(flatten)]
+    file: FileArg,
+    #[command(flatten)]
+    options: keep::restore::Options,
+    /// How the plan and the summary are printed; as JSON, a line for each pipeline with the summary.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Args)]
 struct ExpireArgs {
     #[command(flatten)]
     file: FileArg,
@@ -373,6 +406,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Verify(args) => run_verify(args).await,
         Command::Compact(args) => compact(args).await,
         Command::Expire(args) => expire(args).await,
+        Command::Backup(args) => backup(args).await,
+        Command::Restore(args) => restore(args).await,
         Command::Generate(command) => match *command {
             GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
             GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
@@ -651,6 +686,39 @@ async fn expire(args: ExpireArgs) -> ExitCode {
         };
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) }
+}
+
+async fn backup(args: BackupArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let reports = match keep::backup::run(&config.pipelines, &args.options).await {
+        Ok(reports) => reports,
+        Err(error) => return kept(Err::<keep::backup::Report, _>(error), args.format).err().unwrap_or_default(),
+    };
+    for report in &reports {
+        print_result(report, args.format);
+    }
+    ExitCode::SUCCESS
+}
+
+async fn restore(args: RestoreArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    for pipeline in &config.pipelines {
+        let say = |report: &keep::restore::Report| {
+            if args.format == Format::Text {
+                print!("{}", report.plan());
+            }
+        };
+        if let Err(code) = kept(keep::restore::run(pipeline, &args.options, say).await, args.format) {
+            return code;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Prints what was done, or gives the exit code.

@@ -34,7 +34,7 @@ pub mod window;
 
 use crate::{
     clock::now_ms,
-    config::model::{Job, Pipeline},
+    config::model::{Analyze, Job, Pipeline, Postgres},
     health::State,
     kafka::admin::{AdminError, TopicSpec, ensure_topics},
     metrics,
@@ -109,6 +109,27 @@ pub fn topics(job: &Job) -> Vec<TopicSpec> {
         settings: vec![("retention.ms".to_owned(), input.retention_ms.to_string())],
     });
     topics.collect()
+}
+
+async fn open_store(config: &Postgres, analyze: &Analyze, job: &Job) -> Result<Arc<Store>, StoreError> {
+    let settings = store::Settings {
+        schema: analyze.schema.clone(),
+        migrate: analyze.migrate,
+        create_tables: analyze.create_tables,
+        retention_days: Some(job.retention_days),
+        pool_size: analyze.pool_size,
+    };
+    let (output, declaration) = (declare::output(job), declare::fingerprint(job));
+    Store::open(config, store::Job { name: job.id.clone(), output, declaration }, settings).await
+}
+
+/// Makes the tables of every job where the configuration lets it, as a start would, and leads none.
+pub async fn prepare(pipeline: &Pipeline) -> Result<(), StoreError> {
+    let (Some(config), Some(analyze)) = (&pipeline.postgres, &pipeline.analyze) else { return Ok(()) };
+    for job in &analyze.jobs {
+        open_store(config, analyze, job).await?;
+    }
+    Ok(())
 }
 
 /// Leads a job, again and again, as long as it can be led.
@@ -227,19 +248,7 @@ impl Supervisor {
         let config = self.pipeline.postgres.as_ref().ok_or_else(missing)?;
         let analyze = self.pipeline.analyze.as_ref().ok_or_else(missing)?;
         let plan = declare::plan(&self.job).map_err(|error| TurnEnd::Stopped(error.to_string()))?;
-        let job = store::Job {
-            name: self.job.id.clone(),
-            output: declare::output(&self.job),
-            declaration: declare::fingerprint(&self.job),
-        };
-        let settings = store::Settings {
-            schema: analyze.schema.clone(),
-            migrate: analyze.migrate,
-            create_tables: analyze.create_tables,
-            retention_days: Some(self.job.retention_days),
-            pool_size: analyze.pool_size,
-        };
-        let store = Store::open(config, job, settings).await?;
+        let store = open_store(config, analyze, &self.job).await?;
         for statement in &store.setup().roles_left {
             tracing::info!(
                 job = self.job.name,

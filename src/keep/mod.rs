@@ -1,12 +1,18 @@
 //! Keeping what the stages have made: `compact` and `expire` change the lake and the tables of analyze as they
-//! age. Both say first what they will do, and do only that with `--dry-run`.
+//! age, `backup` and `restore` bring a pipeline over the loss of a disk. All but `backup` say first what they
+//! will do, and do only that with `--dry-run`.
 //!
 //! How a date of the lake is changed beside a landing that goes on, what its readers see meanwhile, and why a
 //! kill at any moment is harmless, is written in [`crate::lake::upkeep`].
 
+pub mod backup;
+mod backup_tables;
 pub mod compact;
 pub mod expire;
 mod expire_tables;
+mod manifest;
+pub mod restore;
+mod support;
 
 use crate::{
     config::model::{LandTable, Pipeline},
@@ -26,6 +32,12 @@ pub enum KeepError {
     #[error("{0}")]
     Topic(#[from] crate::kafka::reader::ReadError),
     #[error("{0}")]
+    Kafka(#[from] crate::kafka::producer::ProducerError),
+    #[error("cannot {action} {}: {source}", .path.display())]
+    File { action: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    #[error("{} is not what backup has written: it is damaged or incomplete; use another backup", .path.display())]
+    Damaged { path: std::path::PathBuf },
+    #[error("{0}")]
     Refused(String),
     #[error("a task ended by itself: {0}; please report it")]
     Ended(#[from] tokio::task::JoinError),
@@ -37,6 +49,7 @@ impl KeepError {
         match self {
             KeepError::Postgres(error) => error.is_unavailable(),
             KeepError::Topic(error) => error.is_unavailable(),
+            KeepError::Kafka(error) => error.is_unavailable(),
             _ => false,
         }
     }
@@ -50,6 +63,11 @@ pub fn place(table: &LandTable) -> Place {
         table: table.path.clone(),
         dead_letters: table.dead_letter_path.clone(),
     }
+}
+
+/// The columns that have landed, as a landing keeps them.
+fn schema_path(table: &LandTable) -> std::path::PathBuf {
+    crate::land::schema::Schema::cache_path(table)
 }
 
 fn land_tables(pipeline: &Pipeline) -> &[LandTable] {

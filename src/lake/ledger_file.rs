@@ -88,6 +88,22 @@ impl Ledger {
         Ok(Some((recovery.progress, recovery.pending)))
     }
 
+    /// Takes the ledger away, under the partition's lock: until another is there no landing begins beside the
+    /// partition's files.
+    pub fn remove(directory: &Path) -> Result<(), LakeError> {
+        let path = directory.join("ledger");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(LakeError::io("delete", &path)).and_then(|()| directory::sync(directory)),
+        }
+    }
+
+    /// Makes a ledger that says no more than this, under the partition's lock.
+    pub fn restore(directory: &Path, progress: Progress) -> Result<(), LakeError> {
+        let (mut ledger, _) = Ledger::open(directory)?;
+        ledger.compact(progress)
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -126,6 +126,11 @@ struct Swap {
     dropped: Option<Tally>,
 }
 
+/// The file of the note, for backups.
+pub fn note_path(place: &Place) -> PathBuf {
+    place.state()
+}
+
 /// How much was dropped of a topic's table, read without any lock; what is just being dropped included.
 pub fn dropped(place: &Place) -> Result<Dropped, LakeError> {
     let state = read_state(&place.state())?;

@@ -1,5 +1,6 @@
-//! Compact and expire: the same rows or none, beside a landing that goes on, through kills, and with `verify`
+//! Compact, expire, backup and restore: the same rows or none, beside a landing that goes on, through kills, and with `verify`
 //! agreeing at the end.
 
+mod backup;
 mod lake;
 mod tables;

@@ -1,0 +1,516 @@
+//! A backup put back, and what cannot be.
+//!
+//! Only what is lost is restored. A ledger, a checkpoint or a table that is there has gone on since the backup,
+//! and is left as it is; `--force` takes the backup's in its place, which goes back in time: capture publishes
+//! again what it published since.
+//!
+//! **A lake whose files are gone** is landed again. Files that the backup holds are copied back; for the others
+//! the ledger is set to where the files that are there support it ([`super::support`]), and a landing reads on
+//! from Kafka there. Files that hold records which are going to be read again are set aside, into
+//! `<checkpoint_location>/<topic>.aside/`. The ledger is written last: until then a landing refuses to begin
+//! beside the files, so that a restore that was killed is simply run again.
+//!
+//! **What is missing** is told by offsets: records that were in lost files and that the topic no longer holds,
+//! and records that had not landed, or not been counted, when their topic was lost.
+
+use super::{
+    KeepError, Left, backup, backup_tables, land_tables,
+    manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
+    place, schema_path,
+    support::{Held, Support, support},
+};
+use crate::{
+    app::group_digits,
+    capture,
+    clock::now_ms,
+    config::model::{LandTable, Pipeline},
+    kafka::{
+        admin::ensure_topics,
+        producer::{Settings, TransactionalProducer},
+    },
+    lake::{
+        LakeError, directory,
+        ledger::{Progress, Root},
+        ledger_file::Ledger,
+        lock::{self, Attempt},
+        reader::{self, FileName},
+        upkeep::{self, Place},
+    },
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::Args;
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// What the command line says.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The backup's directory.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Take the backup's state also where something newer is there. Stop every stage before.
+    #[arg(long)]
+    pub force: bool,
+    /// Only say what would be done, and what is missing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Records that cannot be had any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    pub topic: String,
+    pub partition: i32,
+    pub first_offset: i64,
+    pub last_offset: i64,
+    /// At most so many; none where only Kafka could have told.
+    pub rows: Option<u64>,
+    pub what: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub pipeline: String,
+    /// RFC 3339: when the backup was made.
+    pub created: String,
+    pub dry_run: bool,
+    /// What is done, or was.
+    pub steps: Vec<String>,
+    pub left: Vec<Left>,
+    pub missing: Vec<Missing>,
+}
+
+/// What becomes of one partition of a lake.
+struct LedgerPlan {
+    partition: i32,
+    progress: Progress,
+    /// From the backup into the table.
+    copied: Vec<DataFile>,
+    aside: Vec<(Root, String)>,
+}
+
+struct LandPlan<'a> {
+    table: &'a LandTable,
+    part: &'a LandPart,
+    ledgers: Vec<LedgerPlan>,
+}
+
+/// Restores one pipeline. The plan is given to `say` before anything changes.
+pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) -> Result<Report, KeepError> {
+    let root = options.from.join(&pipeline.name);
+    if !root.join("manifest.json").exists() {
+        return Err(KeepError::Refused(format!(
+            "{} is no backup of pipeline {}: give --from the directory that backup has made, or check the pipeline's name",
+            options.from.display(),
+            pipeline.name
+        )));
+    }
+    let (owned, read) = (pipeline.clone(), root.clone());
+    let blocking = move || {
+        let manifest = Manifest::read(&read)?;
+        let topics = backup::topics(&owned)?;
+        let checkpoints = backup::checkpoints(&owned)?.unwrap_or_default();
+        Ok::<_, KeepError>((manifest, topics, checkpoints))
+    };
+    let (manifest, topics, present) = tokio::task::spawn_blocking(blocking).await??;
+    let mut report = Report {
+        pipeline: pipeline.name.clone(),
+        created: manifest.created.clone(),
+        dry_run: options.dry_run,
+        steps: Vec::new(),
+        left: Vec::new(),
+        missing: Vec::new(),
+    };
+    let mut lands = Vec::new();
+    for part in &manifest.lands {
+        let Some(table) = land_tables(pipeline).iter().find(|table| table.topic == part.topic) else {
+            let why = "the configuration does not land it any more".to_owned();
+            report.left.push(Left { what: part.topic.clone(), why });
+            continue;
+        };
+        lands.push(plan_land(table, part, topics.get(&part.topic), &manifest, options.force, &mut report)?);
+    }
+    let records = plan_checkpoints(pipeline, &manifest, &root, &present, options.force, &mut report)?;
+    let restores_tables = plan_tables(pipeline, &manifest, &topics, options.force, &mut report).await?;
+    say(&report);
+    if options.dry_run {
+        return Ok(report);
+    }
+    for land in lands {
+        restore_land(land, &root)?;
+    }
+    if restores_tables {
+        backup_tables::restore(pipeline, &manifest.tables, &root).await?;
+    }
+    if !records.is_empty() {
+        put_checkpoints(pipeline, records).await?;
+    }
+    Ok(report)
+}
+
+/// Every file of a partition and generation, there or not.
+struct Found {
+    root: Root,
+    path: String,
+    name: FileName,
+    held: Held,
+}
+
+fn plan_land<'a>(
+    table: &'a LandTable,
+    part: &'a LandPart,
+    topic: Option<&TopicState>,
+    manifest: &Manifest,
+    force: bool,
+    report: &mut Report,
+) -> Result<LandPlan<'a>, KeepError> {
+    let place = place(table);
+    upkeep::recover(&place)?;
+    let dropped = upkeep::dropped(&place)?;
+    let mut there: BTreeMap<(u8, String), FileName> = BTreeMap::new();
+    for (number, root) in [Root::Table, Root::DeadLetters].into_iter().enumerate() {
+        for file in reader::list(place.root(root)).map_err(LakeError::from)?.files {
+            let (Some(date), true) = (&file.date, file.name.topic == part.topic) else { continue };
+            let name = file.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            there.insert((number as u8, format!("date={date}/{name}")), file.name.clone());
+        }
+    }
+    let mut plan = LandPlan { table, part, ledgers: Vec::new() };
+    for backed_up in &part.partitions {
+        let partition = backed_up.partition;
+        let what = format!("{} partition {partition}", part.topic);
+        // One that cannot be read is lost.
+        let look = Ledger::look(&place.ledger_directory(partition)).ok().flatten();
+        let has_ledger = matches!(look, Some((Some(_), _)));
+        // What is pending is still staged: taken back, it is read again.
+        let now = look.and_then(|(progress, pending)| progress.filter(|_| pending.is_empty()));
+        let mut copied = Vec::new();
+        let mut found = Vec::new();
+        for (number, root) in [Root::Table, Root::DeadLetters].into_iter().enumerate() {
+            let held = |name: &FileName, rows, is_there| Held {
+                first: name.first_offset,
+                last: name.last_offset,
+                rows,
+                is_there,
+            };
+            let expected = backed_up.files.iter().filter(|file| file.root == root);
+            for file in expected {
+                let Some(name) = file.path.split_once('/').and_then(|(_, name)| FileName::parse(name)) else {
+                    continue;
+                };
+                if there.contains_key(&(number as u8, file.path.clone())) {
+                    continue;
+                }
+                let date = file.path.trim_start_matches("date=").split('/').next().unwrap_or_default();
+                let before = if root == Root::Table { &dropped.table.before } else { &dropped.dead_letters.before };
+                let is_expired = before.as_deref().is_some_and(|before| date < before);
+                // Merged since the backup.
+                let is_covered = there.iter().any(|((at, path), other)| {
+                    *at == number as u8
+                        && path.starts_with(&format!("date={date}/"))
+                        && (other.partition, other.generation) == (name.partition, name.generation)
+                        && other.first_offset <= name.first_offset
+                        && other.last_offset >= name.last_offset
+                });
+                if is_expired || is_covered {
+                    continue;
+                }
+                let is_there = file.part.is_some();
+                if is_there {
+                    copied.push(file.clone());
+                }
+                found.push(Found { root, path: file.path.clone(), held: held(&name, file.rows, is_there), name });
+            }
+            let present = there.iter().filter(|((at, _), name)| *at == number as u8 && name.partition == partition);
+            found.extend(present.map(|((_, path), name)| Found {
+                root,
+                path: path.clone(),
+                held: held(name, 0, true),
+                name: name.clone(),
+            }));
+        }
+        let lost = found.iter().filter(|found| !found.held.is_there).count() + copied.len();
+        if has_ledger && !force {
+            let why = match lost {
+                0 => "its ledger is there and has gone on since".to_owned(),
+                lost => format!(
+                    "its ledger is there, but {lost} files of the backup are not: --force restores them, or sets the \
+                     ledger to where the files that are there support it"
+                ),
+            };
+            report.left.push(Left { what, why });
+            continue;
+        }
+        let progress = newer(now, backed_up);
+        let same = topic.filter(|topic| topic.id == progress.topic_id);
+        let extent = same.and_then(|topic| topic.partitions.iter().find(|extent| extent.partition == partition));
+        let current: Vec<&Found> = found.iter().filter(|found| found.name.generation == progress.generation).collect();
+        let held: Vec<Held> = current.iter().map(|found| found.held).collect();
+        let Support { next, aside, mut gone } = support(progress.next, extent.map(|extent| extent.first), &held);
+        let retired = found.iter().filter(|found| found.name.generation < progress.generation && !found.held.is_there);
+        gone.extend(retired.map(|found| super::support::Gone {
+            first: found.held.first,
+            last: found.held.last,
+            rows: found.held.rows,
+        }));
+        report.missing.extend(gone.into_iter().map(|gone| Missing {
+            topic: part.topic.clone(),
+            partition,
+            first_offset: gone.first,
+            last_offset: gone.last,
+            rows: Some(gone.rows),
+            what: "had landed in files that are gone, and the topic holds them no longer".to_owned(),
+        }));
+        let unlanded = manifest.topics.get(&part.topic).and_then(|then| {
+            let extent = then.partitions.iter().find(|extent| extent.partition == partition)?;
+            (same.is_none() && then.id == progress.topic_id && next < extent.end).then_some(extent.end)
+        });
+        if let Some(end) = unlanded {
+            report.missing.push(Missing {
+                topic: part.topic.clone(),
+                partition,
+                first_offset: next,
+                last_offset: end - 1,
+                rows: None,
+                what:
+                    "had not landed, and the topic is gone or was made again: rows that are still in their table are \
+                       published again by capture --resync"
+                        .to_owned(),
+            });
+        }
+        let aside: Vec<(Root, String)> =
+            aside.into_iter().map(|index| (current[index].root, current[index].path.clone())).collect();
+        // What is about to be read again need not be copied.
+        copied.retain(|file| !aside.contains(&(file.root, file.path.clone())));
+        let aside: Vec<(Root, String)> = aside
+            .into_iter()
+            .filter(|(root, path)| there.contains_key(&(u8::from(*root == Root::DeadLetters), path.clone())))
+            .collect();
+        report.steps.push(format!(
+            "{what}: copy {} files, set {} aside, land on from offset {next}",
+            group_digits(copied.len() as u64),
+            group_digits(aside.len() as u64)
+        ));
+        let progress = Progress { next, ..progress };
+        plan.ledgers.push(LedgerPlan { partition, progress, copied, aside });
+    }
+    Ok(plan)
+}
+
+/// Of two ledgers of one topic the one that vouches for more.
+fn newer(now: Option<Progress>, backed_up: &PartitionPart) -> Progress {
+    let then = backed_up.progress.clone();
+    match now {
+        Some(now) if (now.generation, now.epoch) > (then.generation, then.epoch) => now,
+        _ => then,
+    }
+}
+
+fn restore_land(plan: LandPlan<'_>, root: &Path) -> Result<(), KeepError> {
+    let place = place(plan.table);
+    for (part, path) in [(&plan.part.schema, schema_path(plan.table)), (&plan.part.upkeep, upkeep::note_path(&place))] {
+        if let Some(part) = part.as_ref().filter(|_| !path.exists() && !plan.ledgers.is_empty()) {
+            write_durable(&path, &part.bytes(root)?)?;
+        }
+    }
+    for ledger in plan.ledgers {
+        restore_ledger(&place, ledger, root)?;
+    }
+    Ok(())
+}
+
+fn restore_ledger(place: &Place, plan: LedgerPlan, root: &Path) -> Result<(), KeepError> {
+    let directory = place.ledger_directory(plan.partition);
+    directory::create_synced(&directory)?;
+    let _lock = match lock::acquire(&directory)? {
+        Attempt::Held(lock) => lock,
+        Attempt::Busy(holder) => {
+            let holder = holder.map_or("another process".to_owned(), |holder| holder.to_string());
+            return Err(KeepError::Refused(format!(
+                "partition {} of {} is held by {holder}: stop landing, and restore again",
+                plan.partition, place.topic
+            )));
+        }
+    };
+    Ledger::remove(&directory)?;
+    let aside = place.checkpoints.join(format!("{}.aside", place.topic));
+    for (at, path) in &plan.aside {
+        let from = place.root(*at).join(path);
+        let kind = if *at == Root::Table { "table" } else { "dead_letters" };
+        let to = aside.join(kind).join(path);
+        directory::create_synced(to.parent().unwrap_or(&aside))?;
+        fs::rename(&from, &to).map_err(LakeError::io("set aside", &from))?;
+        directory::sync(to.parent().unwrap_or(&aside))?;
+        directory::sync(from.parent().unwrap_or(place.root(*at)))?;
+    }
+    for file in &plan.copied {
+        let Some(part) = &file.part else { continue };
+        write_through(&directory, &place.root(file.root).join(&file.path), |file| {
+            part.read(root, |piece| {
+                file.write_all(piece).map_err(|source| KeepError::File {
+                    action: "write",
+                    path: directory.clone(),
+                    source,
+                })
+            })
+        })?;
+    }
+    Ok(Ledger::restore(&directory, plan.progress)?)
+}
+
+fn write_durable(path: &Path, bytes: &[u8]) -> Result<(), KeepError> {
+    let parent = path.parent().unwrap_or(Path::new(".")).to_owned();
+    directory::create_synced(&parent)?;
+    write_through(&parent, path, |file| {
+        file.write_all(bytes).map_err(|source| KeepError::File { action: "write", path: path.to_owned(), source })
+    })
+}
+
+/// Writes beside, out of sight of readers, and renames.
+fn write_through(
+    beside: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), KeepError>,
+) -> Result<(), KeepError> {
+    let temporary = beside.join("restored.tmp");
+    let parent = path.parent().unwrap_or(beside);
+    directory::create_synced(parent)?;
+    let mut file = File::create(&temporary).map_err(LakeError::io("create", &temporary))?;
+    write(&mut file)?;
+    file.sync_all().map_err(LakeError::io("sync", &temporary))?;
+    fs::rename(&temporary, path).map_err(LakeError::io("rename a file to", path))?;
+    Ok(directory::sync(parent)?)
+}
+
+/// Records that are to be put into the checkpoint topic.
+fn plan_checkpoints(
+    pipeline: &Pipeline,
+    manifest: &Manifest,
+    root: &Path,
+    present: &BTreeMap<String, String>,
+    force: bool,
+    report: &mut Report,
+) -> Result<BTreeMap<String, Vec<u8>>, KeepError> {
+    let mut records = BTreeMap::new();
+    let (Some(part), Some(capture)) = (&manifest.checkpoints, &pipeline.capture) else { return Ok(records) };
+    let damaged = || KeepError::Damaged { path: root.join(&part.path) };
+    let saved: BTreeMap<String, String> = serde_json::from_slice(&part.bytes(root)?).map_err(|_| damaged())?;
+    for (key, value) in saved {
+        match present.get(&key) {
+            Some(now) if *now == value => continue,
+            Some(_) if !force => {
+                let why = "the checkpoint topic has a newer record".to_owned();
+                report.left.push(Left { what: format!("checkpoint {key}"), why });
+            }
+            _ => {
+                report.steps.push(format!("checkpoint {key}: put into {}", capture.checkpoint_topic));
+                records.insert(key, STANDARD.decode(&value).map_err(|_| damaged())?);
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// One transaction, under the id that fences a capture that still runs.
+async fn put_checkpoints(pipeline: &Pipeline, records: BTreeMap<String, Vec<u8>>) -> Result<(), KeepError> {
+    let Some(capture) = pipeline.capture.clone() else { return Ok(()) };
+    let kafka = pipeline.kafka.clone();
+    let topics = capture::topics(&capture).into_iter().filter(|topic| topic.name == capture.checkpoint_topic);
+    ensure_topics(&kafka, &topics.collect::<Vec<_>>()).await.map_err(|error| KeepError::Refused(error.to_string()))?;
+    let put = move || {
+        let settings = Settings {
+            transactional_id: capture.transactional_id.clone(),
+            compression: capture.compression,
+            max_message_bytes: capture.max_row_bytes,
+        };
+        let mut producer = TransactionalProducer::open(&kafka, &settings)?;
+        let topic = producer.topic(&capture.checkpoint_topic)?;
+        producer.begin()?;
+        for (key, value) in &records {
+            producer.send(topic, key.as_bytes(), value, None, now_ms())?;
+        }
+        producer.commit()
+    };
+    Ok(tokio::task::spawn_blocking(put).await??)
+}
+
+/// Whether the tables are restored.
+async fn plan_tables(
+    pipeline: &Pipeline,
+    manifest: &Manifest,
+    topics: &BTreeMap<String, TopicState>,
+    force: bool,
+    report: &mut Report,
+) -> Result<bool, KeepError> {
+    if manifest.tables.is_empty() || pipeline.analyze.is_none() {
+        return Ok(false);
+    }
+    let occupied = backup_tables::occupied(pipeline, &manifest.tables).await?;
+    if !occupied.is_empty() && !force {
+        let why = "they hold rows of this pipeline, and have gone on since".to_owned();
+        report.left.push(Left { what: format!("tables {}", occupied.join(", ")), why });
+        return Ok(false);
+    }
+    for part in &manifest.tables {
+        report.steps.push(format!("table {}: {} rows", part.table, group_digits(part.rows)));
+    }
+    let jobs: BTreeSet<&str> = pipeline.analyze.iter().flat_map(|analyze| &analyze.jobs).map(|job| &*job.id).collect();
+    for position in manifest.positions.iter().filter(|position| jobs.contains(&*position.job)) {
+        let now = topics.get(&position.topic).filter(|topic| topic.id == position.topic_id);
+        let at = |state: &TopicState| state.partitions.iter().find(|e| e.partition == position.partition).copied();
+        let (last, what) = match (now.and_then(at), manifest.topics.get(&position.topic).and_then(at)) {
+            (Some(now), _) => (now.first - 1, "were not counted by then, and the topic holds them no longer"),
+            (None, Some(then)) => (then.end - 1, "were not counted by then, and the topic is gone or was made again"),
+            (None, None) => continue,
+        };
+        if position.replay_offset <= last {
+            report.missing.push(Missing {
+                topic: position.topic.clone(),
+                partition: position.partition,
+                first_offset: position.replay_offset,
+                last_offset: last,
+                rows: None,
+                what: format!("{what}: windows of job {} that were open lack them", position.job),
+            });
+        }
+    }
+    Ok(true)
+}
+
+impl Report {
+    /// What will be done, what is left, and what is missing.
+    pub fn plan(&self) -> String {
+        let mut text = format!("backup of {}\n", self.created);
+        for step in &self.steps {
+            text.push_str(&format!("{step}\n"));
+        }
+        for left in &self.left {
+            text.push_str(&format!("{}: left, {}\n", left.what, left.why));
+        }
+        for missing in &self.missing {
+            let rows = missing.rows.map_or_else(String::new, |rows| format!(" (at most {} rows)", group_digits(rows)));
+            text.push_str(&format!(
+                "missing: {} partition {} offsets {} to {}{rows}: {}\n",
+                missing.topic, missing.partition, missing.first_offset, missing.last_offset, missing.what
+            ));
+        }
+        text
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.dry_run { "would restore" } else { "restored" };
+        write!(f, "{}: {verb} {} parts, left {}", self.pipeline, self.steps.len(), self.left.len())?;
+        match self.missing.len() {
+            0 => write!(f, "; nothing is missing"),
+            ranges => write!(f, "; {ranges} ranges of offsets are MISSING, as listed"),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! A pipeline that loses its disk, its checkpoints or its topic, and goes on from a backup: without loss or
+//! doubling where the sources still hold the data, and with the exact offsets of what they do not.
+
+use crate::harness::{
+    DEADLINE, Run, Test, block_on, eventually,
+    kafka::{create_topic, read_topic, topics},
+    lake,
+    run::Exit,
+};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions},
+    client::DefaultClientContext,
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Orders from their table through a topic of three partitions into a lake.
+struct Scene {
+    test: Test,
+    topic: String,
+    file: String,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let test = Test::new();
+        let topic = test.topic("orders");
+        test.db().execute(
+            "CREATE TABLE orders (order_id serial PRIMARY KEY, item varchar, amount numeric, placed_at timestamp,
+                                  created_at timestamp NOT NULL DEFAULT now());
+             CREATE INDEX ON orders (created_at)",
+        );
+        let (pg, dir) = (&test.postgres, test.dir().display());
+        let text = format!(
+            "pipeline: {name}\n\
+             postgres: {{host: {host}, port: {port}, db: {db}, user: {user}, tls_mode: disable}}\n\
+             kafka: {{brokers: \"{brokers}\"}}\n\
+             capture:\n  poll_interval_ms: 100\n  slack_ms: 300\n  chunk_rows: 100\n  max_transaction_rows: 100\n  \
+             tables: [{{table: orders, topic: {topic}, watermark: created_at, partitions: 3}}]\n\
+             land:\n  rotate_ms: 200\n  rotate_bytes: 4000\n  tables:\n    \
+             - {{topic: {topic}, path: {dir}/disk/lake, checkpoint_location: {dir}/disk/checkpoints, \
+                  date_column: placed_at, not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n\
+             http: {{listen: null}}\n",
+            name = test.prefix,
+            host = pg.host,
+            port = pg.port,
+            db = pg.db,
+            user = pg.user,
+            brokers = test.brokers,
+        );
+        let file = test.write("headwater.yml", &text).display().to_string();
+        Scene { test, topic, file }
+    }
+
+    /// Orders of the last ten days, every fiftieth a dead letter.
+    fn insert(&self, count: u64) {
+        self.test.db().execute(&format!(
+            "INSERT INTO orders (item, amount, placed_at)
+             SELECT 'Item ' || i, CASE WHEN i % 50 = 0 THEN -1 ELSE i END, now()::timestamp - i % 10 * interval '1 day'
+             FROM generate_series(1, {count}) i"
+        ));
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run::start(&self.test, &[&arguments[..1], &["-c", &self.file], &arguments[1..]].concat())
+    }
+
+    #[track_caller]
+    fn must(&self, arguments: &[&str]) -> Value {
+        let mut run = self.run(&[arguments, &["--format", "json"]].concat());
+        assert_eq!(run.wait(LIMIT), Exit::Code(0), "{arguments:?}: {}\n{}", run.stdout(), run.stderr());
+        run.json()
+    }
+
+    fn catch_up(&self) {
+        self.must(&["run", "--until-caught-up"]);
+    }
+
+    fn backup(&self, name: &str, more: &[&str]) -> (String, Value) {
+        let to = self.test.path(name).display().to_string();
+        let report = self.must(&[&["backup", "--to", &to], more].concat());
+        (to, report)
+    }
+
+    fn restore(&self, from: &str, more: &[&str]) -> Value {
+        self.must(&[&["restore", "--from", from], more].concat())
+    }
+
+    /// Lake, ledgers and dead letters.
+    fn disk(&self) -> PathBuf {
+        self.test.path("disk")
+    }
+
+    fn lose_disk(&self) {
+        fs::remove_dir_all(self.disk()).expect("the disk is lost");
+    }
+
+    fn records(&self) -> usize {
+        read_topic(&self.test.brokers, &self.topic, true).len()
+    }
+
+    /// Partition and offset of each row and dead letter in the lake, sorted.
+    fn landed(&self) -> Vec<(i64, i64)> {
+        let number = |row: &lake::Row, column: &str| row[column].as_i64().expect("a number");
+        let rows = lake::read_table(&self.disk().join("lake"));
+        let mut places: Vec<(i64, i64)> =
+            rows.iter().map(|row| (number(row, "_kafka_partition"), number(row, "_kafka_offset"))).collect();
+        let letters = lake::dead_letters(&self.disk().join("lake_dead_letters"));
+        places.extend(letters.iter().map(|letter| (letter.partition, letter.offset)));
+        places.sort_unstable();
+        places
+    }
+
+    /// Each row of the table is in the topic once, each record in the lake once, and `verify` says so.
+    #[track_caller]
+    fn assert_whole(&self, rows: usize) {
+        assert_eq!(self.records(), rows, "records");
+        let mut landed = self.landed();
+        let count = landed.len();
+        landed.dedup();
+        assert_eq!((landed.len(), count), (rows, rows), "landed, without and with doubles");
+        assert_eq!(self.must(&["verify", "--strict"])["ok"], true);
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.test.brokers).create().expect("an admin client")
+    }
+
+    fn delete_topic(&self, topic: &str) {
+        let deleted = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("an answer");
+        deleted[0].as_ref().expect("the topic goes");
+        eventually(DEADLINE, "the topic is gone", || !topics(&self.test.brokers).iter().any(|found| found == topic));
+    }
+}
+
+fn files(root: &Path) -> usize {
+    lake::table_files(root).len()
+}
+
+#[test]
+fn a_lost_disk_is_landed_again_from_the_topic() {
+    let scene = Scene::new();
+    scene.insert(600);
+    scene.catch_up();
+    let (backup, report) = scene.backup("backup", &[]);
+    assert_eq!((&report["ledgers"], &report["checkpoints"], &report["data_rows"]), (&3.into(), &1.into(), &600.into()));
+    scene.insert(300);
+    scene.catch_up();
+    scene.lose_disk();
+
+    let planned = scene.restore(&backup, &["--dry-run"]);
+    assert!(!scene.disk().join("checkpoints").join(format!("{}-0", scene.topic)).exists(), "nothing was done");
+    let done = scene.restore(&backup, &[]);
+    assert_eq!(done["steps"], planned["steps"]);
+    assert_eq!(done["missing"], json!([]));
+    scene.catch_up();
+    scene.assert_whole(900);
+    // Now there is nothing to restore, and nothing is touched.
+    let again = scene.restore(&backup, &[]);
+    assert_eq!((&again["steps"], again["left"].as_array().map(Vec::len)), (&json!([]), Some(4)), "{again}");
+    scene.assert_whole(900);
+}
+
+#[test]
+fn a_backup_with_data_made_of_a_running_pipeline_needs_the_topic_only_for_what_came_after() {
+    let scene = Scene::new();
+    scene.insert(600);
+    let mut run = scene.run(&["run"]);
+    eventually(LIMIT, "some have landed", || files(&scene.disk().join("lake")) > 3);
+    scene.insert(300);
+    let (backup, report) = scene.backup("backup", &["--with-data"]);
+    scene.insert(300);
+    eventually(LIMIT, "all have landed", || scene.landed().len() == 1200);
+    run.terminate();
+    assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
+    let held = report["data_rows"].as_u64().expect("rows");
+    assert!((1..=900).contains(&held), "{report}");
+    scene.lose_disk();
+
+    let done = scene.restore(&backup, &[]);
+    assert_eq!(done["missing"], json!([]));
+    assert_eq!(scene.landed().len() as u64, held, "what the backup holds is back before any landing");
+    scene.catch_up();
+    scene.assert_whole(1200);
+}
+
+#[test]
+fn what_neither_backup_nor_topic_hold_is_named_by_its_offsets() {
+    let scene = Scene::new();
+    scene.insert(600);
+    scene.catch_up();
+    let (backup, _) = scene.backup("backup", &[]);
+    scene.insert(300);
+    scene.catch_up();
+    let ends: Vec<i64> = (0..3)
+        .map(|p| scene.landed().iter().filter(|(at, _)| *at == p).map(|(_, offset)| *offset).max().unwrap())
+        .collect();
+    let all = scene.landed();
+    scene.lose_disk();
+    // The topic has dropped the first hundred offsets of each partition.
+    let mut before = TopicPartitionList::new();
+    for partition in 0..3 {
+        before.add_partition_offset(&scene.topic, partition, Offset::Offset(100)).expect("an offset");
+    }
+    block_on(scene.admin().delete_records(&before, &AdminOptions::new())).expect("the records go");
+    assert!(ends.iter().all(|end| *end > 150), "{ends:?}");
+
+    let done = scene.restore(&backup, &[]);
+    let missing = done["missing"].as_array().expect("a list");
+    for partition in 0..3 {
+        let of = || missing.iter().filter(|missing| missing["partition"] == partition);
+        assert_eq!(of().map(|missing| missing["first_offset"].as_i64().unwrap()).min(), Some(0), "{done}");
+        assert_eq!(of().map(|missing| missing["last_offset"].as_i64().unwrap()).max(), Some(99), "{done}");
+    }
+    scene.catch_up();
+    let kept: Vec<(i64, i64)> = all.into_iter().filter(|(_, offset)| *offset >= 100).collect();
+    assert_eq!(scene.landed(), kept, "what the topic holds is there once");
+}
+
+#[test]
+fn lost_checkpoints_are_put_back_and_nothing_is_captured_twice() {
+    let scene = Scene::new();
+    scene.insert(400);
+    scene.catch_up();
+    let (backup, _) = scene.backup("backup", &[]);
+    let checkpoints = format!("headwater-{}-checkpoints", scene.test.prefix);
+    scene.delete_topic(&checkpoints);
+    let done = scene.restore(&backup, &[]);
+    assert_eq!(done["steps"].as_array().map(Vec::len), Some(1), "{done}");
+    scene.insert(100);
+    scene.catch_up();
+    scene.assert_whole(500);
+}
+
+#[test]
+fn a_lost_topic_is_named_with_what_had_not_landed() {
+    let scene = Scene::new();
+    scene.insert(300);
+    scene.catch_up();
+    scene.insert(100);
+    scene.must(&["capture", "--until-caught-up"]);
+    let (backup, _) = scene.backup("backup", &["--with-data"]);
+    let landed = scene.landed().len();
+    assert_eq!((landed, scene.records()), (300, 400));
+    scene.lose_disk();
+    scene.delete_topic(&scene.topic);
+    create_topic(&scene.test.brokers, &scene.topic, 3, &[]);
+    let done = scene.restore(&backup, &[]);
+    assert_eq!(scene.landed().len(), landed);
+    let missing = done["missing"].as_array().expect("a list");
+    // The markers of transactions have offsets, too.
+    let offsets: i64 = missing
+        .iter()
+        .map(|missing| missing["last_offset"].as_i64().unwrap() - missing["first_offset"].as_i64().unwrap() + 1)
+        .sum();
+    assert!((100..110).contains(&offsets), "{done}");
+    assert!(missing[0]["what"].as_str().unwrap().contains("--resync"), "{done}");
+}
+
+#[test]
+fn a_lost_date_is_landed_again_where_it_is_asked_for() {
+    let scene = Scene::new();
+    scene.insert(600);
+    scene.catch_up();
+    let (backup, _) = scene.backup("backup", &[]);
+    let date = fs::read_dir(scene.disk().join("lake")).expect("dates").flatten().next().expect("a date").path();
+    fs::remove_dir_all(&date).expect("a date is lost");
+    let left = scene.restore(&backup, &[]);
+    assert_eq!(left["steps"], json!([]));
+    assert!(left["left"][0]["why"].as_str().unwrap().contains("--force"), "{left}");
+    // The checkpoints of capture are the same still, so that nothing is published again.
+    let done = scene.restore(&backup, &["--force"]);
+    assert_eq!(done["missing"], json!([]));
+    scene.catch_up();
+    scene.assert_whole(600);
+}
+
+#[test]
+fn a_backup_is_whole_or_is_not_there() {
+    let scene = Scene::new();
+    scene.insert(100);
+    scene.catch_up();
+    let (backup, _) = scene.backup("backup", &["--with-data"]);
+    let mut again = scene.run(&["backup", "--to", &backup]);
+    assert_eq!(again.wait(LIMIT), Exit::Code(1));
+    assert!(again.stderr().contains("is there already"), "{}", again.stderr());
+
+    scene.lose_disk();
+    let data = crate::landing::walk(Path::new(&backup))
+        .into_iter()
+        .find(|file| file.extension().is_some_and(|e| e == "parquet"));
+    let data = data.expect("a data file");
+    let sound = fs::read(&data).expect("its bytes");
+    let mut damaged = sound.clone();
+    damaged[10] ^= 1;
+    for bytes in [&damaged[..], &sound[..sound.len() - 1]] {
+        fs::write(&data, bytes).expect("the damage");
+        let mut run = scene.run(&["restore", "--from", &backup]);
+        assert_eq!(run.wait(LIMIT), Exit::Code(1));
+        assert!(run.stderr().contains(&data.display().to_string()), "{}", run.stderr());
+        assert_eq!(scene.landed(), [], "nothing was restored");
+    }
+    fs::write(&data, &sound).expect("sound again");
+    scene.restore(&backup, &[]);
+    scene.catch_up();
+    scene.assert_whole(100);
+}
