@@ -37,6 +37,7 @@ pub const ALL: &[&str] = &[
     "upkeep.after_exchange",
     "upkeep.mid_delete",
     "upkeep.before_done",
+    "restore.before_ledger",
     "analyze.before_begin",
     "analyze.mid_transaction",
     "analyze.before_commit",

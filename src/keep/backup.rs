@@ -17,7 +17,7 @@
 use super::{
     KeepError, backup_tables, land_tables,
     manifest::{self, DataFile, Extent, FORMAT, LandPart, Manifest, PartitionPart, Sink, TopicState},
-    mebibytes, place,
+    mebibytes,
 };
 use crate::{
     app::group_digits,
@@ -31,7 +31,7 @@ use crate::{
         ledger::Root,
         ledger_file::Ledger,
         merge, reader,
-        upkeep::{self, Upkeep},
+        upkeep::{self, Place, Upkeep},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -193,7 +193,7 @@ pub fn topics(pipeline: &Pipeline) -> Result<BTreeMap<String, TopicState>, KeepE
 }
 
 fn land(table: &LandTable, with_data: bool, root: &Path) -> Result<LandPart, KeepError> {
-    let place = place(table);
+    let place = Place::of(table);
     // Nothing is merged or dropped while files are listed and copied.
     let _upkeep = Upkeep::open(place.clone())?;
     let mut part = LandPart { topic: table.topic.clone(), partitions: Vec::new(), schema: None, upkeep: None };
@@ -240,7 +240,7 @@ fn partitions(table: &LandTable) -> Result<BTreeSet<i32>, KeepError> {
 }
 
 /// Where a ledger stands at a moment when all of its files are in place.
-fn settled(place: &upkeep::Place, partition: i32) -> Result<Option<lake::ledger::Progress>, KeepError> {
+fn settled(place: &Place, partition: i32) -> Result<Option<lake::ledger::Progress>, KeepError> {
     let directory = place.ledger_directory(partition);
     let begun = Instant::now();
     loop {

@@ -125,8 +125,8 @@ pub async fn restore(pipeline: &Pipeline, parts: &[TablePart], root: &Path) -> R
         let copy = format!("COPY restored ({columns}) FROM STDIN");
         let sink = transaction.copy_in::<_, Bytes>(&copy).await.map_err(PostgresError::from)?;
         let mut sink = std::pin::pin!(sink);
-        for piece in part.file.bytes(root)?.chunks(1 << 16) {
-            sink.send(Bytes::copy_from_slice(piece)).await.map_err(PostgresError::from)?;
+        for piece in part.file.pieces(root)? {
+            sink.send(Bytes::from(piece?)).await.map_err(PostgresError::from)?;
         }
         let rows = sink.finish().await.map_err(PostgresError::from)?;
         if rows != part.rows {

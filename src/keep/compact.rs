@@ -2,7 +2,7 @@
 //! columns. Files are merged with their neighbours by offset and never across a change of the columns, so
 //! that a file still says which offsets it holds and which columns a record of them could have filled.
 
-use super::{KeepError, Left, is_before, kept_from, land_tables, mebibytes, place};
+use super::{KeepError, Left, is_before, kept_from, land_tables, mebibytes};
 use crate::{
     app::group_digits,
     clock::{now_ms, now_us},
@@ -12,7 +12,7 @@ use crate::{
         ledger::Root,
         merge,
         reader::TableFile,
-        upkeep::{self, Upkeep},
+        upkeep::{self, Place, Upkeep},
     },
 };
 use arrow_schema::Fields;
@@ -93,7 +93,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) -> Res
     for table in tables {
         let planned = (|| {
             // With the locks, so that a plan is what will be done.
-            let upkeep = Upkeep::open(place(table))?;
+            let upkeep = Upkeep::open(Place::of(table))?;
             let work = plan(&upkeep, options, &mut report.left)?;
             Ok::<_, LakeError>((upkeep, work))
         })();

@@ -6,7 +6,7 @@
 //! such dates for expired and not for lost, and no more. A row that arrives late for a dropped date lands as
 //! any other, and goes with the next expire.
 
-use super::{KeepError, Left, expire_tables, is_before, kept_from, land_tables, mebibytes, place};
+use super::{KeepError, Left, expire_tables, is_before, kept_from, land_tables, mebibytes};
 use crate::{
     app::group_digits,
     clock::now_us,
@@ -15,7 +15,7 @@ use crate::{
         LakeError,
         ledger::Root,
         merge,
-        upkeep::{Tally, Upkeep},
+        upkeep::{Place, Tally, Upkeep},
     },
 };
 use clap::Args;
@@ -105,7 +105,7 @@ pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) 
     let mut all = Vec::new();
     for table in land_tables(pipeline) {
         let planned = (|| {
-            let upkeep = Upkeep::open(place(table))?;
+            let upkeep = Upkeep::open(Place::of(table))?;
             let work = plan(&upkeep, options)?;
             Ok::<_, LakeError>((upkeep, work))
         })();

@@ -149,33 +149,62 @@ pub fn copy_in(root: &Path, path: &str, from: &Path) -> Result<FilePart, KeepErr
 }
 
 impl FilePart {
-    /// Gives its bytes in pieces, and fails at the end where they are not those that were written.
-    pub fn read(&self, root: &Path, mut take: impl FnMut(&[u8]) -> Result<(), KeepError>) -> Result<(), KeepError> {
+    /// Its bytes in pieces; at the end an error where they are not those that were written.
+    pub fn pieces(&self, root: &Path) -> Result<Pieces<'_>, KeepError> {
         let path = root.join(&self.path);
-        let mut file = File::open(&path).map_err(failed("open", &path))?;
-        let (mut buffer, mut bytes, mut crc) = (vec![0; 1 << 18], 0, 0);
-        loop {
-            let count = file.read(&mut buffer).map_err(failed("read", &path))?;
-            if count == 0 {
-                break;
-            }
-            bytes += count as u64;
-            crc = crc32c::crc32c_append(crc, &buffer[..count]);
-            take(&buffer[..count])?;
-        }
-        if (bytes, crc) != (self.bytes, self.crc32c) {
-            return Err(KeepError::Damaged { path });
-        }
-        Ok(())
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        Ok(Pieces { part: self, path, file, bytes: 0, crc32c: 0, is_over: false })
+    }
+
+    pub fn read(&self, root: &Path, take: impl FnMut(Vec<u8>) -> Result<(), KeepError>) -> Result<(), KeepError> {
+        let mut take = take;
+        self.pieces(root)?.try_for_each(|piece| take(piece?))
     }
 
     pub fn bytes(&self, root: &Path) -> Result<Vec<u8>, KeepError> {
         let mut all = Vec::new();
         self.read(root, |piece| {
-            all.extend_from_slice(piece);
+            all.extend_from_slice(&piece);
             Ok(())
         })?;
         Ok(all)
+    }
+}
+
+/// See [`FilePart::pieces`].
+pub struct Pieces<'a> {
+    part: &'a FilePart,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    crc32c: u32,
+    is_over: bool,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Vec<u8>, KeepError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let mut buffer = vec![0; 1 << 16];
+        let count = match self.file.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) => {
+                self.is_over = true;
+                return Some(Err(failed("read", &self.path)(error)));
+            }
+        };
+        if count == 0 {
+            self.is_over = true;
+            let is_whole = (self.bytes, self.crc32c) == (self.part.bytes, self.part.crc32c);
+            return (!is_whole).then(|| Err(KeepError::Damaged { path: self.path.clone() }));
+        }
+        buffer.truncate(count);
+        self.bytes += count as u64;
+        self.crc32c = crc32c::crc32c_append(self.crc32c, &buffer);
+        Some(Ok(buffer))
     }
 }
 

@@ -16,7 +16,7 @@ mod support;
 
 use crate::{
     config::model::{LandTable, Pipeline},
-    lake::{LakeError, upkeep::Place},
+    lake::LakeError,
     record::time::{self, MICROS_PER_DAY},
 };
 use serde::Serialize;
@@ -52,16 +52,6 @@ impl KeepError {
             KeepError::Kafka(error) => error.is_unavailable(),
             _ => false,
         }
-    }
-}
-
-/// Where a landed topic stands.
-pub fn place(table: &LandTable) -> Place {
-    Place {
-        topic: table.topic.clone(),
-        checkpoints: table.checkpoint_location.clone(),
-        table: table.path.clone(),
-        dead_letters: table.dead_letter_path.clone(),
     }
 }
 

@@ -16,7 +16,7 @@
 use super::{
     KeepError, Left, backup, backup_tables, land_tables,
     manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
-    place, schema_path,
+    schema_path,
     support::{Held, Support, support},
 };
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     capture,
     clock::now_ms,
     config::model::{LandTable, Pipeline},
+    failpoint,
     kafka::{
         admin::ensure_topics,
         producer::{Settings, TransactionalProducer},
@@ -34,7 +35,7 @@ use crate::{
         ledger_file::Ledger,
         lock::{self, Attempt},
         reader::{self, FileName},
-        upkeep::{self, Place},
+        upkeep::{self, Place, Upkeep},
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -170,7 +171,7 @@ fn plan_land<'a>(
     force: bool,
     report: &mut Report,
 ) -> Result<LandPlan<'a>, KeepError> {
-    let place = place(table);
+    let place = Place::of(table);
     upkeep::recover(&place)?;
     let dropped = upkeep::dropped(&place)?;
     let mut there: BTreeMap<(u8, String), FileName> = BTreeMap::new();
@@ -313,12 +314,14 @@ fn newer(now: Option<Progress>, backed_up: &PartitionPart) -> Progress {
 }
 
 fn restore_land(plan: LandPlan<'_>, root: &Path) -> Result<(), KeepError> {
-    let place = place(plan.table);
+    let place = Place::of(plan.table);
     for (part, path) in [(&plan.part.schema, schema_path(plan.table)), (&plan.part.upkeep, upkeep::note_path(&place))] {
         if let Some(part) = part.as_ref().filter(|_| !path.exists() && !plan.ledgers.is_empty()) {
             write_durable(&path, &part.bytes(root)?)?;
         }
     }
+    // Nothing is merged or dropped meanwhile.
+    let _upkeep = Upkeep::open(place.clone())?;
     for ledger in plan.ledgers {
         restore_ledger(&place, ledger, root)?;
     }
@@ -353,7 +356,7 @@ fn restore_ledger(place: &Place, plan: LedgerPlan, root: &Path) -> Result<(), Ke
         let Some(part) = &file.part else { continue };
         write_through(&directory, &place.root(file.root).join(&file.path), |file| {
             part.read(root, |piece| {
-                file.write_all(piece).map_err(|source| KeepError::File {
+                file.write_all(&piece).map_err(|source| KeepError::File {
                     action: "write",
                     path: directory.clone(),
                     source,
@@ -361,6 +364,7 @@ fn restore_ledger(place: &Place, plan: LedgerPlan, root: &Path) -> Result<(), Ke
             })
         })?;
     }
+    failpoint::hit("restore.before_ledger").map_err(LakeError::io("write", &directory))?;
     Ok(Ledger::restore(&directory, plan.progress)?)
 }
 

@@ -31,7 +31,7 @@ use super::{
     ledger_file::Ledger,
     reader::{self, TableFile},
 };
-use crate::failpoint;
+use crate::{config::model::LandTable, failpoint};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,6 +54,15 @@ pub struct Place {
 }
 
 impl Place {
+    pub fn of(table: &LandTable) -> Place {
+        Place {
+            topic: table.topic.clone(),
+            checkpoints: table.checkpoint_location.clone(),
+            table: table.path.clone(),
+            dead_letters: table.dead_letter_path.clone(),
+        }
+    }
+
     pub fn root(&self, root: Root) -> &Path {
         match root {
             Root::Table => &self.table,

@@ -104,7 +104,7 @@ async fn run_table(
             return report.into_summary();
         }
     };
-    let place = crate::keep::place(table);
+    let place = upkeep::Place::of(table);
     match tokio::task::spawn_blocking(move || upkeep::recover(&place)).await {
         Ok(Ok(())) => {}
         // Readers may see old files beside new ones; what lands is not touched by it.

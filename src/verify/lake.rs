@@ -13,7 +13,6 @@ use super::{
 use crate::{
     config::model::LandTable,
     kafka::reader::Extent,
-    keep,
     lake::{
         ledger_file::Ledger,
         reader::{self, FileReader, LakeReadError, TableFile},
@@ -72,7 +71,7 @@ pub struct Expired {
 
 impl Expired {
     fn of(land: &LandTable) -> Result<Expired, LakeError> {
-        let place = keep::place(land);
+        let place = upkeep::Place::of(land);
         let dropped = upkeep::dropped(&place)?;
         let mut expired = Expired { dropped, date_column: land.date_column.clone(), ..Expired::default() };
         if expired.rows() > 0 {

@@ -226,7 +226,7 @@ fn compare(db: &Db, messages: &[Message], lake_root: &Path, dead_letter_root: &P
     Counts { source: rows.len(), topic: messages.len(), landed: landed.len(), dead: dead.len() }
 }
 
-/// Those that the orders pass; analyze's and those of replays have tests of their own.
+/// Those that the orders pass; the others have tests of their own.
 fn failpoints() -> impl Iterator<Item = &'static str> {
     headwater::failpoint::ALL.iter().copied().filter(|name| name.starts_with("capture.") || name.starts_with("land."))
 }
