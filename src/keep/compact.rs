@@ -225,8 +225,12 @@ fn compact(upkeep: &mut Upkeep, work: &Work, level: i32) -> Result<Date, LakeErr
         hash = hash.wrapping_add(content.hash);
         let generation = if first.generation > 0 { format!("-r{}", first.generation) } else { String::new() };
         let name = format!(
-            "part-{}-{}-{}-{}-0{generation}.parquet",
-            first.topic, first.partition, first.first_offset, last.last_offset
+            "part-{}-{}-{}-{}-m{}{generation}.parquet",
+            first.topic,
+            first.partition,
+            first.first_offset,
+            last.last_offset,
+            sources.len()
         );
         new.push((path, name));
         old.extend(sources.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())));

@@ -31,7 +31,8 @@ impl LakeReadError {
 }
 
 /// What a data file's name says:
-/// `part-<topic>-<partition>-<first offset>-<last offset>-<n>[-r<generation>].parquet`.
+/// `part-<topic>-<partition>-<first offset>-<last offset>-<n>[-r<generation>].parquet`, or with `m<n>` where it
+/// was merged from n files: then others hold offsets between its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName {
     pub topic: String,
@@ -39,6 +40,7 @@ pub struct FileName {
     pub first_offset: i64,
     pub last_offset: i64,
     pub number: u64,
+    pub is_merged: bool,
     /// How often the partition's offsets had begun anew (a topic made again) when it was written.
     pub generation: u32,
 }
@@ -55,12 +57,15 @@ impl FileName {
         };
         // From the right: a topic's name may hold hyphens and digits of its own.
         let mut parts = stem.rsplitn(5, '-');
-        let number = unsigned(parts.next()?)?;
+        let number = parts.next()?;
+        let is_merged = number.starts_with('m');
+        let number = number.strip_prefix('m').unwrap_or(number);
+        let number = if number.is_empty() { return None } else { unsigned(number)? };
         let last_offset = i64::try_from(unsigned(parts.next()?)?).ok()?;
         let first_offset = i64::try_from(unsigned(parts.next()?)?).ok()?;
         let partition = i32::try_from(unsigned(parts.next()?)?).ok()?;
         let topic = parts.next().filter(|topic| !topic.is_empty())?.to_owned();
-        let name = FileName { topic, partition, first_offset, last_offset, number, generation };
+        let name = FileName { topic, partition, first_offset, last_offset, number, is_merged, generation };
         (first_offset <= last_offset).then_some(name)
     }
 }
@@ -232,6 +237,8 @@ mod tests {
         assert_eq!(name.topic, "shop-7-orders-1");
         assert_eq!((name.partition, name.first_offset, name.last_offset, name.number), (3, 100, 250, 0));
         assert_eq!(FileName::parse("part-t-0-1-2-3-r2.parquet").unwrap().generation, 2);
+        let merged = FileName::parse("part-t-0-1-200-m3-r2.parquet").unwrap();
+        assert_eq!((merged.is_merged, merged.number, merged.generation), (true, 3, 2));
         assert_eq!(FileName::parse("part-t-r1-0-1-2-3.parquet").unwrap().topic, "t-r1");
         for foreign in [
             "part-00000.parquet",
@@ -241,6 +248,7 @@ mod tests {
             "orders-0-1-2-0.parquet",
             "part-orders-0-+1-2-0.parquet",
             "part-orders-0-1-2-x.parquet",
+            "part-orders-0-1-2-m.parquet",
             "part-orders-99999999999-1-2-0.parquet",
         ] {
             assert_eq!(FileName::parse(foreign), None, "{foreign}");

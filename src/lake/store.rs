@@ -185,16 +185,17 @@ fn foreign_file(root: &Path, prefix: &str) -> Result<Option<PathBuf>, LakeError>
     Ok(None)
 }
 
-/// Whether what follows the prefix is `<first>-<last>-<n>[-r<generation>].parquet`, and so not a file
+/// Whether what follows the prefix is `<first>-<last>-[m]<n>[-r<generation>].parquet`, and so not a file
 /// of a topic whose name only begins alike.
 fn is_range(rest: &str) -> bool {
     let Some(rest) = rest.strip_suffix(".parquet") else { return false };
     let parts: Vec<&str> = rest.split('-').collect();
     let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let count = |part: &str| number(part.strip_prefix('m').unwrap_or(part));
     match parts.as_slice() {
-        [first, last, n] => number(first) && number(last) && number(n),
+        [first, last, n] => number(first) && number(last) && count(n),
         [first, last, n, generation] => {
-            number(first) && number(last) && number(n) && generation.strip_prefix('r').is_some_and(number)
+            number(first) && number(last) && count(n) && generation.strip_prefix('r').is_some_and(number)
         }
         _ => false,
     }

@@ -466,26 +466,38 @@ fn warn_of_foreign(root: &Path, foreign: Vec<PathBuf>, warnings: &mut Vec<String
     ));
 }
 
-/// Within a date, no two files of one partition share an offset. (Those of a commit share all, over the
-/// dates; merged ones reach over those of other dates.)
+/// Two commits of one partition never share an offset; the files of one commit share all. A file that was
+/// merged from those of several commits shares none with the others of its date.
 fn warn_of_overlaps(files: &[TableFile], warnings: &mut Vec<String>) {
-    let mut reaches: HashMap<Option<&str>, &TableFile> = HashMap::new();
+    let mut reach: Option<&TableFile> = None;
     let mut overlaps = Vec::new();
-    for file in files {
-        let reach = reaches.entry(file.date.as_deref()).or_insert(file);
-        if std::ptr::eq(*reach, file) {
-            continue;
-        }
+    for file in files.iter().filter(|file| !file.name.is_merged) {
         let name = &file.name;
-        if (reach.name.partition, reach.name.generation) == (name.partition, name.generation) {
-            if name.first_offset <= reach.name.last_offset {
-                overlaps.push(format!("{} and {}", reach.path.display(), file.path.display()));
+        if let Some(before) =
+            reach.filter(|before| (before.name.partition, before.name.generation) == (name.partition, name.generation))
+        {
+            let is_same = (before.name.first_offset, before.name.last_offset) == (name.first_offset, name.last_offset);
+            if !is_same && name.first_offset <= before.name.last_offset {
+                overlaps.push(format!("{} and {}", before.path.display(), file.path.display()));
             }
-            if name.last_offset < reach.name.last_offset {
+            if name.last_offset < before.name.last_offset {
                 continue;
             }
         }
-        *reach = file;
+        reach = Some(file);
+    }
+    let mut dates: BTreeMap<Option<&str>, &TableFile> = BTreeMap::new();
+    for file in files {
+        let reach = dates.entry(file.date.as_deref()).or_insert(file);
+        let (before, name) = (&reach.name, &file.name);
+        let is_other = !std::ptr::eq(*reach, file) && (before.is_merged || name.is_merged);
+        let is_neighbour = (before.partition, before.generation) == (name.partition, name.generation);
+        if is_other && is_neighbour && name.first_offset <= before.last_offset {
+            overlaps.push(format!("{} and {}", reach.path.display(), file.path.display()));
+        }
+        if !is_neighbour || name.last_offset >= before.last_offset {
+            *reach = file;
+        }
     }
     if let Some(first) = overlaps.first() {
         warnings.push(format!("{} pairs of files hold overlapping offsets, such as {first}", overlaps.len()));
@@ -504,19 +516,37 @@ mod tests {
     }
 
     #[test]
-    fn overlaps_are_of_one_date() {
+    fn overlaps_are_of_different_commits() {
         let warned = |files: &[TableFile]| {
             let mut warnings = Vec::new();
             warn_of_overlaps(files, &mut warnings);
             warnings.len()
         };
-        let other = TableFile { date: Some("2025-01-15".into()), ..file(0, 0, 9, 1) };
-        let merged = TableFile { date: Some("2025-01-15".into()), ..file(0, 10, 99, 0) };
-        assert_eq!(warned(&[file(0, 0, 9, 0), other, merged, file(0, 10, 19, 0), file(1, 5, 9, 0)]), 0);
-        assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 9, 1)]), 1);
+        assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 9, 1), file(0, 10, 19, 0), file(1, 5, 9, 0)]), 0);
         assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 9, 19, 0)]), 1);
         assert_eq!(warned(&[file(0, 0, 99, 0), file(0, 5, 6, 0), file(0, 50, 120, 0)]), 1);
         assert_eq!(warned(&[file(0, 0, 9, 0), file(0, 0, 5, 0)]), 1);
+    }
+
+    #[test]
+    fn a_merged_file_overlaps_only_with_those_of_its_date() {
+        let warned = |files: &[(&str, &str)]| {
+            let files: Vec<TableFile> = files
+                .iter()
+                .map(|(date, name)| TableFile {
+                    path: format!("{date}/{name}").into(),
+                    date: Some((*date).to_owned()),
+                    name: FileName::parse(&format!("part-t-0-{name}.parquet")).unwrap(),
+                })
+                .collect();
+            let mut warnings = Vec::new();
+            warn_of_overlaps(&files, &mut warnings);
+            warnings.len()
+        };
+        assert_eq!(warned(&[("a", "0-50-m3"), ("b", "10-19-0"), ("b", "30-90-m2"), ("a", "60-69-0")]), 0);
+        assert_eq!(warned(&[("a", "0-50-m3"), ("a", "10-19-0")]), 1);
+        assert_eq!(warned(&[("a", "0-9-0"), ("a", "5-50-m3")]), 1);
+        assert_eq!(warned(&[("a", "0-9-0"), ("b", "5-12-0")]), 1);
     }
 
     #[test]
