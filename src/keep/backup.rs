@@ -166,7 +166,9 @@ pub fn checkpoints(pipeline: &Pipeline) -> Result<Option<BTreeMap<String, String
         Err(ReadError::MissingTopic { .. }) => return Ok(Some(BTreeMap::new())),
         extents => extents?,
     };
-    let values = replay::latest_values(&pipeline.kafka, &capture.checkpoint_topic, |key| key.starts_with(&prefix))?;
+    let values = replay::latest_values(&pipeline.kafka, &capture.checkpoint_topic, replay::Open::Settle, |key| {
+        key.starts_with(&prefix)
+    })?;
     Ok(Some(values.into_iter().map(|(key, value)| (key, STANDARD.encode(value))).collect()))
 }
 
@@ -213,7 +215,7 @@ fn land(table: &LandTable, with_data: bool, root: &Path) -> Result<LandPart, Kee
             let path =
                 format!("date={date}/{}", file.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default());
             let bytes = fs::metadata(&file.path).map_err(LakeError::io("look at", &file.path))?.len();
-            let rows = merge::columns(&file.path).map_err(LakeError::from)?.1;
+            let rows = merge::footer(&file.path).map_err(LakeError::from)?.rows;
             let copied = format!("land/{}/{at}/{path}", table.topic);
             let part = if with_data { Some(manifest::copy_in(root, &copied, &file.path)?) } else { None };
             owner.files.push(DataFile { root: directory, path, rows, bytes, part });
@@ -246,7 +248,7 @@ fn settled(place: &Place, partition: i32) -> Result<Option<lake::ledger::Progres
     loop {
         match Ledger::look(&directory)? {
             None => return Ok(None),
-            Some((progress, pending)) if pending.is_empty() => return Ok(progress),
+            Some(ledger) if ledger.pending.is_empty() => return Ok(ledger.progress),
             Some(_) if begun.elapsed() > PENDING_LIMIT => {
                 return Err(KeepError::Refused(format!(
                     "a commit in {} has been waiting for {} s to be rolled forward: start land, and back up then",

@@ -8,9 +8,9 @@ use crate::{
     clock::{now_ms, now_us},
     config::model::{LandTable, Pipeline},
     lake::{
-        LakeError,
+        self, LakeError,
         ledger::Root,
-        merge,
+        merge::{self, Footer},
         reader::TableFile,
         upkeep::{self, Place, Upkeep},
     },
@@ -66,6 +66,7 @@ pub struct Report {
 struct Group {
     files: Vec<TableFile>,
     bytes: u64,
+    topic_id: Option<String>,
 }
 
 struct Work {
@@ -144,11 +145,12 @@ fn plan(upkeep: &Upkeep, options: &Options, left: &mut Vec<Left>) -> Result<Vec<
             for file in files {
                 newest_ms = newest_ms.max(upkeep::written_ms(&file.path)?);
                 let bytes = std::fs::metadata(&file.path).map_err(LakeError::io("look at", &file.path))?.len();
-                let (columns, rows) = merge::columns(&file.path)?;
-                known.push(Known { file, bytes, rows, columns });
+                let footer = merge::footer(&file.path)?;
+                known.push(Known { file, bytes, footer });
             }
             let path = upkeep.place().root(root).join(format!("date={date}"));
-            let (files_before, rows): (u64, u64) = (known.len() as u64, known.iter().map(|known| known.rows).sum());
+            let (files_before, rows): (u64, u64) =
+                (known.len() as u64, known.iter().map(|known| known.footer.rows).sum());
             let bytes_before = known.iter().map(|known| known.bytes).sum();
             let groups = groups(known, options.target_bytes);
             if groups.is_empty() {
@@ -179,18 +181,18 @@ fn plan(upkeep: &Upkeep, options: &Options, left: &mut Vec<Left>) -> Result<Vec<
 struct Known {
     file: TableFile,
     bytes: u64,
-    rows: u64,
-    columns: Fields,
+    footer: Footer,
 }
 
 /// Neighbours that fit into `target` together, in the order of their offsets; at least two each.
 fn groups(files: Vec<Known>, target: u64) -> Vec<Group> {
     let mut groups: Vec<(Group, Fields)> = Vec::new();
-    for Known { file, bytes, columns, .. } in files {
+    for Known { file, bytes, footer: Footer { columns, topic_id, .. } } in files {
         let fits = groups.last().is_some_and(|(group, of)| {
             let last = &group.files[group.files.len() - 1].name;
             (last.partition, last.generation) == (file.name.partition, file.name.generation)
                 && *of == columns
+                && group.topic_id == topic_id
                 && group.bytes + bytes <= target
         });
         match groups.last_mut().filter(|_| fits) {
@@ -198,7 +200,7 @@ fn groups(files: Vec<Known>, target: u64) -> Vec<Group> {
                 group.files.push(file);
                 group.bytes += bytes;
             }
-            None => groups.push((Group { files: vec![file], bytes }, columns)),
+            None => groups.push((Group { files: vec![file], bytes, topic_id }, columns)),
         }
     }
     groups.into_iter().map(|(group, _)| group).filter(|group| group.files.len() > 1).collect()
@@ -213,12 +215,13 @@ fn compact(upkeep: &mut Upkeep, work: &Work, level: i32) -> Result<Date, LakeErr
     for (index, group) in work.groups.iter().enumerate() {
         let (first, last) = (&group.files[0].name, &group.files[group.files.len() - 1].name);
         let sources: Vec<PathBuf> = group.files.iter().map(|file| file.path.clone()).collect();
-        let metadata = [
+        let mut metadata = vec![
             ("headwater.topic", first.topic.clone()),
             ("headwater.partition", first.partition.to_string()),
             ("headwater.first_offset", first.first_offset.to_string()),
             ("headwater.last_offset", last.last_offset.to_string()),
         ];
+        metadata.extend(group.topic_id.clone().map(|id| (lake::TOPIC_ID, id)));
         let path = workspace.join(index.to_string());
         let (written, content) = merge::merge(&sources, &path, level, &metadata)?;
         bytes_after = bytes_after - group.bytes + written.bytes;
@@ -299,7 +302,8 @@ mod tests {
     fn known(name: &str, bytes: u64, column: &str) -> Known {
         let name = FileName::parse(name).unwrap();
         let columns = Fields::from(vec![Field::new(column, DataType::Int64, true)]);
-        Known { file: TableFile { path: PathBuf::new(), date: None, name }, bytes, rows: 1, columns }
+        let footer = Footer { columns, rows: 1, topic_id: None };
+        Known { file: TableFile { path: PathBuf::new(), date: None, name }, bytes, footer }
     }
 
     #[test]

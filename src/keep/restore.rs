@@ -27,7 +27,7 @@ use crate::{
     failpoint,
     kafka::{
         admin::ensure_topics,
-        producer::{Settings, TransactionalProducer},
+        producer::{Outgoing, Settings, TransactionalProducer},
     },
     lake::{
         LakeError, directory,
@@ -188,9 +188,9 @@ fn plan_land<'a>(
         let what = format!("{} partition {partition}", part.topic);
         // One that cannot be read is lost.
         let look = Ledger::look(&place.ledger_directory(partition)).ok().flatten();
-        let has_ledger = matches!(look, Some((Some(_), _)));
+        let has_ledger = look.as_ref().is_some_and(|ledger| ledger.progress.is_some());
         // What is pending is still staged: taken back, it is read again.
-        let now = look.and_then(|(progress, pending)| progress.filter(|_| pending.is_empty()));
+        let now = look.filter(|ledger| ledger.pending.is_empty()).and_then(|ledger| ledger.progress);
         let mut copied = Vec::new();
         let mut found = Vec::new();
         for (number, root) in [Root::Table, Root::DeadLetters].into_iter().enumerate() {
@@ -437,7 +437,14 @@ async fn put_checkpoints(pipeline: &Pipeline, records: BTreeMap<String, Vec<u8>>
         let topic = producer.topic(&capture.checkpoint_topic)?;
         producer.begin()?;
         for (key, value) in &records {
-            producer.send(topic, key.as_bytes(), value, None, now_ms())?;
+            producer.send(&Outgoing {
+                topic,
+                partition: None,
+                key: Some(key.as_bytes()),
+                value: Some(value),
+                headers: None,
+                timestamp_ms: now_ms(),
+            })?;
         }
         producer.commit()
     };

@@ -74,18 +74,13 @@ impl Ledger {
         Ledger::read(directory).ok()??.progress
     }
 
-    /// Where a ledger stands and which files it would roll forward, read without its lock; none where
-    /// there is no ledger. What is given is durable: after a power cut the ledger says it still.
-    pub fn look(directory: &Path) -> Result<Option<(Option<Progress>, Vec<LedgerFile>)>, LakeError> {
+    /// The same, and durable: after a power cut the ledger says it still.
+    pub fn look(directory: &Path) -> Result<Option<Recovery>, LakeError> {
+        let Some(recovery) = Ledger::read(directory)? else { return Ok(None) };
         let path = directory.join("ledger");
-        let mut file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(LakeError::io("open", &path))?,
-        };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).and_then(|_| file.sync_all()).map_err(LakeError::io("read", &path))?;
-        let recovery = ledger::recover(&bytes).map_err(|source| LakeError::Ledger { path, source })?;
-        Ok(Some((recovery.progress, recovery.pending)))
+        let synced = File::open(&path).and_then(|file| file.sync_all());
+        synced.map_err(LakeError::io("sync", path))?;
+        Ok(Some(recovery))
     }
 
     /// Takes the ledger away, under the partition's lock: until another is there no landing begins beside the

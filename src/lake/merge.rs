@@ -16,10 +16,18 @@ use std::{
 };
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// The columns of a file and its number of rows.
-pub fn columns(path: &Path) -> Result<(Fields, u64), LakeReadError> {
+/// What the footer of a file says.
+pub struct Footer {
+    pub columns: Fields,
+    pub rows: u64,
+    /// Kafka's id of the topic, which older files do not say.
+    pub topic_id: Option<String>,
+}
+
+pub fn footer(path: &Path) -> Result<Footer, LakeReadError> {
     let reader = FileReader::open(path, Some(&[]))?;
-    Ok((reader.schema().fields().clone(), reader.rows()))
+    let topic_id = reader.topic_id().map(str::to_owned);
+    Ok(Footer { columns: reader.schema().fields().clone(), rows: reader.rows(), topic_id })
 }
 
 /// Rows, and the sum of their hashes: equal for equal rows in any order, whichever files they stand in.
@@ -41,7 +49,7 @@ pub fn merge(
     let Some(first) = sources.first() else { return Err(wrong("there is nothing to merge".to_owned())) };
     let unique = plain_columns(first)?;
     let unique: Vec<&str> = unique.iter().map(String::as_str).collect();
-    let schema = Arc::new(Schema::new(columns(first)?.0));
+    let schema = Arc::new(Schema::new(footer(first)?.columns));
     let failed = |source| LakeError::Parquet { path: target.to_owned(), source };
     let encoder = Encoder::new(schema.clone(), level, &unique, metadata).map_err(failed)?;
     let batches = sources.iter().flat_map(|source| {
@@ -200,13 +208,13 @@ mod tests {
         let path = directory.path();
         let of = |files: &[PathBuf]| content(files).unwrap();
         let (a, b) = (file(path, "a", &[1, 2], &[Some("x"), None]), file(path, "b", &[2, 1], &[None, Some("x")]));
-        assert_eq!(of(&[a.clone()]), of(&[b]));
+        assert_eq!(of(std::slice::from_ref(&a)), of(&[b]));
         for (name, ids, texts) in [
             ("c", &[1, 2], &[None, Some("x")]),
             ("d", &[1, 2], &[Some("x"), Some("")]),
             ("e", &[1, 1], &[Some("x"), None]),
         ] {
-            assert_ne!(of(&[a.clone()]), of(&[file(path, name, ids, texts)]), "{name}");
+            assert_ne!(of(std::slice::from_ref(&a)), of(&[file(path, name, ids, texts)]), "{name}");
         }
         assert_ne!(of(&[a.clone(), a.clone()]), of(&[a]));
     }

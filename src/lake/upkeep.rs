@@ -27,14 +27,14 @@
 
 use super::{
     LakeError, directory,
-    ledger::Root,
+    ledger::{Recovery, Root},
     ledger_file::Ledger,
     reader::{self, TableFile},
 };
 use crate::{config::model::LandTable, failpoint};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ffi::CString,
     fs::{self, File, TryLockError},
     io::{self, Write},
@@ -239,10 +239,12 @@ impl Upkeep {
         for file in listing.files.into_iter().filter(|file| file.name.topic == self.place.topic) {
             let Some(date) = file.date.clone() else { continue };
             let partition = file.name.partition;
-            if !ledgers.contains_key(&partition) {
-                ledgers.insert(partition, Ledger::look(&self.place.ledger_directory(partition))?);
+            if let Entry::Vacant(vacant) = ledgers.entry(partition) {
+                vacant.insert(Ledger::look(&self.place.ledger_directory(partition))?);
             }
-            let Some((Some(progress), pending)) = ledgers.get(&partition).and_then(Option::as_ref) else {
+            let Some(Recovery { progress: Some(progress), pending, .. }) =
+                ledgers.get(&partition).and_then(Option::as_ref)
+            else {
                 let ledger = self.place.ledger_directory(partition).join("ledger");
                 return Err(LakeError::ForeignFiles { ledger, file: file.path });
             };

@@ -80,8 +80,8 @@ impl Expired {
                 let name = entry.file_name();
                 let name = name.to_str().and_then(|name| name.strip_prefix(&land.topic)?.strip_prefix('-'));
                 let Some(partition) = name.and_then(|partition| partition.parse().ok()) else { continue };
-                if let Some(next) = Ledger::peek(&entry.path()) {
-                    expired.landed_to.insert(partition, next - 1);
+                if let Some(progress) = Ledger::peek(&entry.path()) {
+                    expired.landed_to.insert(partition, progress.next - 1);
                 }
             }
         }
