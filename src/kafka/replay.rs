@@ -9,7 +9,7 @@ use rdkafka::{
     error::KafkaError as ClientError,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -42,6 +42,19 @@ fn consumer(kafka: &Kafka, isolation: &str) -> Result<BaseConsumer, ProducerErro
 /// Closing a consumer waits for its threads, a tenth of a second or two that a start need not take.
 fn close(consumer: BaseConsumer) {
     std::thread::spawn(move || drop(consumer));
+}
+
+/// The ends of a topic's first partitions for everybody: with records whose transaction is open, or committed a moment
+/// ago and not yet marked so in the partition.
+pub fn high_watermarks(kafka: &Kafka, topic: &str, partitions: i32) -> Result<BTreeMap<i32, i64>, ProducerError> {
+    let all = consumer(kafka, "read_uncommitted")?;
+    let end = |partition| {
+        let found = all.fetch_watermarks(topic, partition, CALL).map_err(failed("finding the end of a topic"));
+        found.map(|(_, end)| (partition, end))
+    };
+    let ends = (0..partitions).map(end).collect();
+    close(all);
+    ends
 }
 
 /// The end of a partition for readers of committed messages, once it stands at or behind the end

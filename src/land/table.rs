@@ -18,9 +18,12 @@ use super::{
 };
 use crate::{
     clock::{now_ms, now_us},
-    config::model::{Land, LandTable, Pipeline},
+    config::model::{Kafka, Land, LandTable, Pipeline},
     health::State,
-    kafka::consumer::{Consumer, ConsumerError, Poll, Polled, Rebalance, Record},
+    kafka::{
+        consumer::{Consumer, Poll, Polled, Rebalance, Record},
+        replay,
+    },
     metrics,
     stage::Context,
 };
@@ -545,10 +548,10 @@ impl Table {
             return Ok(false);
         }
         if self.targets.is_none() {
-            match end_offsets(consumer) {
+            match end_offsets(&self.pipeline.kafka, &self.config, consumer) {
                 Ok(targets) => self.targets = Some(targets),
-                Err(error) => {
-                    self.trouble = Some(error.to_string());
+                Err(reason) => {
+                    self.trouble = Some(reason);
                     return Ok(false);
                 }
             }
@@ -589,9 +592,10 @@ fn layout(schema: &Schema, config: &LandTable, land: &Land) -> Layout {
     }
 }
 
-fn end_offsets(consumer: &Consumer) -> Result<Targets, ConsumerError> {
-    let topic = consumer.describe(KAFKA_TIMEOUT)?;
-    let end = |id| Ok((id, consumer.watermarks(id, KAFKA_TIMEOUT)?.1));
-    let ends = (0..topic.partitions).map(end).collect::<Result<_, ConsumerError>>()?;
+/// The end for readers of committed messages would be too early: a commit has succeeded before every partition
+/// knows of it.
+fn end_offsets(kafka: &Kafka, config: &LandTable, consumer: &Consumer) -> Result<Targets, String> {
+    let topic = consumer.describe(KAFKA_TIMEOUT).map_err(|error| error.to_string())?;
+    let ends = replay::high_watermarks(kafka, &config.topic, topic.partitions).map_err(|error| error.to_string())?;
     Ok(Targets { topic_id: topic.id.to_string(), ends })
 }
