@@ -47,7 +47,7 @@ pub const OBSERVE: &str = concat!(
 pub const LONG: &str = concat!(
     "
     SELECT * FROM (
-      SELECT a.pid, coalesce(a.usename::text, a.backend_type, ''), a.application_name, coalesce(a.state, ''),
+      SELECT a.pid, coalesce(a.usename::text, a.backend_type, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
         extract(epoch FROM now() - ",
     begun!(),
     ")::int8 AS age, to_char(a.query_start, 'YYYY-MM-DD HH24:MI:SS'), NULL::text
@@ -55,7 +55,7 @@ pub const LONG: &str = concat!(
     writers!(),
     "
       UNION ALL
-      SELECT NULL, owner::text, '', 'prepared', extract(epoch FROM now() - prepared)::int8,
+      SELECT NULL, coalesce(owner::text, ''), '', 'prepared', extract(epoch FROM now() - prepared)::int8,
         to_char(prepared, 'YYYY-MM-DD HH24:MI:SS'), gid
       FROM pg_prepared_xacts WHERE database = current_database()) AS open
     WHERE age >= $1 ORDER BY age DESC"
