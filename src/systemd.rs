@@ -50,7 +50,8 @@ pub async fn tell(health: Health, mut shutdown: watch::Receiver<bool>) {
 }
 
 fn send(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+    // Blocks where the manager does not read: that must not hold up anything else.
+    if let Err(error) = tokio::task::block_in_place(|| sd_notify::notify(&[state])) {
         tracing::debug!("the service manager was not told: {error}");
     }
 }

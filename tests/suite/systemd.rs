@@ -147,8 +147,12 @@ fn a_stage_that_hangs_is_not_ready_and_the_manager_hears_no_more() {
     let path = manager.path.clone();
     let hang = ("HEADWATER_FAILPOINTS", "land.before_ledger_sync=pause");
     let run = Run::with_env(&test, &["run", "-c", &file], &[("NOTIFY_SOCKET", &path), WATCHDOG, hang]);
-    let is_silent = || run.get("/ready").is_some_and(|(code, body)| code == 503 && body.contains("no sign of life"));
-    eventually(DEADLINE, "/ready to tell of the silence", is_silent);
+    let mut is_silent = || {
+        // A manager reads what it is sent.
+        manager.count("");
+        run.get("/ready").is_some_and(|(code, body)| code == 503 && body.contains("no sign of life"))
+    };
+    eventually(DEADLINE, "/ready to tell of the silence", &mut is_silent);
     // Three times what the manager waits for.
     let (heard, since) = (manager.count("WATCHDOG=1"), Instant::now());
     eventually(DEADLINE, "three seconds", || since.elapsed() > Duration::from_secs(3));
