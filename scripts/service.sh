@@ -7,7 +7,7 @@ set -eu
 action=$1 binary=$2 config=$3
 root=$(cd "$(dirname "$0")/.." && pwd)
 name=$(basename "$config" .yml)
-home="$root/.run"
+home="${HEADWATER_RUN_DIR:-$root/.run}"
 pid_file="$home/$name.pid" log="$home/$name.log"
 
 say() { echo "$name: $*" >&2; }

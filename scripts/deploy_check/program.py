@@ -75,7 +75,7 @@ class Program:
 
     def wrong_arguments(self, arguments):
         """Commands and options of `headwater ...` that the command line does not have."""
-        cli = self.text("src/cli.rs")
+        cli = self.text("src/cli/arguments.rs")
 
         def commands(enum):
             body = re.search(rf"^(?:pub )?enum {enum} \{{(.*?)^\}}", cli, re.M | re.S)

@@ -25,6 +25,7 @@ mod landing;
 mod late_commits;
 mod logs;
 mod lone_traps;
+mod makefile;
 mod memory;
 mod monitoring;
 mod outages;
