@@ -18,7 +18,12 @@ use super::{
     play::{Clock, clock_line},
     stage_set::StageSet,
 };
-use crate::{app::group_digits, clock::now_ms, generate::chat::Kind, postgres::PostgresError};
+use crate::{
+    app::group_digits,
+    clock::now_ms,
+    generate::{GenerateError, chat::Kind},
+    postgres::PostgresError,
+};
 use feed::Feed;
 use found::Planted;
 use screen::{Chart, Outcome, Verified};
@@ -41,7 +46,7 @@ const COLUMNS: usize = 72;
 /// True when the windows are those of the recomputation and every bad record is a dead letter.
 pub async fn play(clock: &Clock, options: &Options, set: &StageSet, names: &Names) -> Result<bool, DemoError> {
     let begun = clock.seconds();
-    let script = Script::new(options, now_ms());
+    let script = Script::new(options, now_ms()).map_err(GenerateError::from)?;
     clock.say("headwater run: chat and viewers to windows of a minute, every 10 s, and moments");
     let start = |name: &str, command: &str, more: &[&str]| {
         Pipeline::start(&set.logs, name, Line { command, config: &names.config, more })

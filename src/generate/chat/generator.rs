@@ -8,7 +8,7 @@ use super::{
     draws::{mix, poisson},
     message::{Mood, Writer, push_username},
     payload::{Chat, Defect, Form, event_id},
-    plan::{DAY_SECONDS, Episode, Kind, plan},
+    plan::{DAY_SECONDS, Episode, Kind, plan, sizes},
     settings::{Settings, SettingsError, Volume},
     streams::Streams,
 };
@@ -185,6 +185,12 @@ impl Generator {
     /// Messages a second of a stream on average, without episodes, bursts and the day's shape.
     pub fn stream_rate(&self, stream: u32) -> f64 {
         self.streams.share(stream) * self.messages_per_second
+    }
+
+    /// What an episode of the kind may multiply its measure by, at least and at most, to be found within 40 s of its
+    /// start when the day's shape is at its middle; `None` where the stream is too small for one to show.
+    pub fn sizes(&self, kind: Kind, stream: u32) -> Option<(f64, f64)> {
+        sizes(&self.streams, self.messages_per_second, kind, stream, 1.0)
     }
 
     pub fn settings(&self) -> &Settings {

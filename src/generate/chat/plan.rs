@@ -58,7 +58,8 @@ impl Kind {
         }
     }
 
-    /// What it multiplies its measure by where that has such a level; `None` where it would not show.
+    /// What it multiplies its measure by, at least and at most, where that has such a level; `None` where it
+    /// would not show.
     fn factors(self, level: f64) -> Option<(f64, f64)> {
         match self {
             Kind::ChatSpike | Kind::EmoteSpike => {
@@ -109,6 +110,24 @@ impl Episode {
             Kind::ViewerDrop | Kind::Burst => Mood::Calm,
         }
     }
+}
+
+/// The sizes that an episode of the kind may have in a stream ([`Kind::factors`]) while the day's shape has such a
+/// factor.
+pub fn sizes(
+    streams: &Streams,
+    messages_per_second: f64,
+    kind: Kind,
+    stream: u32,
+    day_factor: f64,
+) -> Option<(f64, f64)> {
+    let messages = 60.0 * streams.share(stream) * messages_per_second * day_factor;
+    // Messages or emotes a minute, or viewers, without episodes.
+    kind.factors(match kind {
+        Kind::ChatSpike | Kind::Burst => messages,
+        Kind::EmoteSpike => messages * EMOTES_PER_MESSAGE,
+        Kind::ViewerDrop => streams.viewers(stream) * day_factor.sqrt(),
+    })
 }
 
 /// The episodes of one day of event time (24 hours from `start_ms`, not a calendar's day), by their
@@ -170,8 +189,7 @@ impl Planner<'_> {
     fn plant(&mut self, kind: Kind, per_stream: f64) {
         let all = 0..self.streams.shares().len() as u32;
         // At its best time of day, that is; the time itself is looked at below.
-        let candidates: Vec<u32> =
-            all.filter(|stream| kind.factors(self.level(kind, *stream, 2.0)).is_some()).collect();
+        let candidates: Vec<u32> = all.filter(|stream| self.sizes(kind, *stream, 2.0).is_some()).collect();
         if candidates.is_empty() {
             return;
         }
@@ -193,14 +211,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Messages or emotes a minute, or viewers, without episodes.
-    fn level(&self, kind: Kind, stream: u32, day_factor: f64) -> f64 {
-        let messages = 60.0 * self.streams.share(stream) * self.messages_per_second * day_factor;
-        match kind {
-            Kind::ChatSpike | Kind::Burst => messages,
-            Kind::EmoteSpike => messages * EMOTES_PER_MESSAGE,
-            Kind::ViewerDrop => self.streams.viewers(stream) * day_factor.sqrt(),
-        }
+    fn sizes(&self, kind: Kind, stream: u32, day_factor: f64) -> Option<(f64, f64)> {
+        sizes(self.streams, self.messages_per_second, kind, stream, day_factor)
     }
 
     fn add_bursts(&mut self, mean: f64) {
@@ -217,7 +229,7 @@ impl Planner<'_> {
         let length = between(&mut self.random, kind.lengths()).round().min((self.seconds / 2.0).ceil());
         let start = (self.random.unit() * (self.seconds - length + 1.0)).floor();
         let start_ms = self.start_ms + start as i64 * 1_000;
-        let factors = kind.factors(self.level(kind, stream, self.day_shape.factor(start_ms)))?;
+        let factors = self.sizes(kind, stream, self.day_shape.factor(start_ms))?;
         // Two digits, so that the list says what was done.
         let factor = (between(&mut self.random, factors) * 100.0).round() / 100.0;
         Some(Episode { kind, stream, start_ms, end_ms: start_ms + length as i64 * 1_000, factor })
