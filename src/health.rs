@@ -53,6 +53,19 @@ impl State {
         State::READY.contains(&self.words().0)
     }
 
+    fn is_failure(&self) -> bool {
+        matches!(self, State::Failing(_) | State::Stopped(_))
+    }
+
+    /// Whether the other is the same state for the same reason, but for numbers in it: places, times, counts.
+    fn is_like(&self, other: &State) -> bool {
+        fn bare(reason: Option<&str>) -> impl Iterator<Item = char> {
+            reason.unwrap_or_default().chars().filter(|character| !character.is_ascii_digit())
+        }
+        let ((name, reason), (other_name, other_reason)) = (self.words(), other.words());
+        name == other_name && bare(reason).eq(bare(other_reason))
+    }
+
     /// Name and reason.
     pub fn words(&self) -> (&'static str, Option<&str>) {
         match self {
@@ -81,6 +94,8 @@ pub struct UnitStatus {
     pub rows_per_second: f64,
     /// Positions, lag and the like; stage-specific.
     pub detail: serde_json::Value,
+    /// How often the unit has failed since it was last at work.
+    failures: u64,
     /// By when there has to be a sign of life, but for the patience.
     sign_due: Instant,
 }
@@ -151,6 +166,7 @@ impl Health {
             figures: Figures::default(),
             rows_per_second: 0.0,
             detail: serde_json::Value::Null,
+            failures: 0,
             sign_due: Instant::now(),
         };
         let entry = Entry { status, samples: Samples::new(self.uptime_ms()), delay_seconds: None };
@@ -243,12 +259,17 @@ impl Unit {
         &self.id
     }
 
-    /// Sets the state. Logs once when it becomes `Failing` or `Stopped` with a new reason, and once
-    /// when it recovers, so that a failure repeated at each poll is one line.
+    /// Sets the state. A failure that is repeated at each poll is one line when it comes, whatever numbers its reason
+    /// holds, and one with their count when it is over.
     pub fn set(&self, state: State) {
         let mut board = self.health.lock();
         let Some(Entry { status, .. }) = board.units.get_mut(&self.id) else { return };
         status.sign_due = Instant::now();
+        let is_known = status.state.is_like(&state);
+        let failures = status.failures;
+        if !state.is_failure() {
+            status.failures = 0;
+        }
         if status.state == state {
             return;
         }
@@ -256,19 +277,28 @@ impl Unit {
         let unit = self.id.unit.as_str();
         match &state {
             State::Failing(reason) | State::Stopped(reason) => {
-                tracing::error!(unit, "{reason}");
+                if !is_known {
+                    tracing::error!(unit, "{reason}");
+                }
                 status.last_error = Some(reason.clone());
                 status.last_error_seconds = Some(now_seconds());
             }
-            State::Waiting(reason) | State::StandingBy(reason) => tracing::info!(unit, "{reason}"),
-            _ if matches!(status.state, State::Failing(_) | State::Stopped(_)) => {
+            State::Waiting(reason) | State::StandingBy(reason) if !is_known => tracing::info!(unit, "{reason}"),
+            _ if status.state.is_failure() => {
                 let seconds = now_seconds().saturating_sub(status.since_seconds);
-                tracing::info!(unit, seconds, "recovered");
+                tracing::info!(unit, seconds, failures, "recovered");
             }
             _ => {}
         }
+        if !is_known {
+            status.since_seconds = now_seconds();
+        }
         status.state = state;
-        status.since_seconds = now_seconds();
+    }
+
+    /// Counts an attempt that has failed. The line that tells of the recovery says how many did.
+    pub fn failed(&self) {
+        self.change(|entry| entry.status.failures += 1);
     }
 
     pub fn is_ready(&self) -> bool {
@@ -355,6 +385,15 @@ mod tests {
         unit.set(State::Waiting("for the other side".to_owned()));
         std::thread::sleep(Duration::from_millis(2));
         assert!(!health.is_stalled() && state() == State::Waiting("for the other side".to_owned()));
+    }
+
+    #[test]
+    fn reasons_are_alike_but_for_their_numbers() {
+        let failing = |reason: &str| State::Failing(reason.to_owned());
+        assert!(failing("of 3 files 17 are missing").is_like(&failing("of 40 files 1 are missing")));
+        assert!(!failing("of 3 files 17 are missing").is_like(&failing("no files are missing")));
+        assert!(!failing("gone").is_like(&State::Stopped("gone".to_owned())));
+        assert!(!failing("").is_like(&State::CaughtUp) && State::CaughtUp.is_like(&State::CaughtUp));
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl Supervisor {
                 }
                 TurnEnd::Failed(reason) => reason,
             };
+            report.failed();
             if self.context.is_shutdown() {
                 return report.into_summary();
             }

@@ -26,16 +26,23 @@ const OUTCOMES: [&str; 6] = ["counted", "partly_late", "late", "duplicate", "fut
 const DEAD_LETTER: usize = 5;
 
 /// Why a job does not get on, of either side; both look at it.
-#[derive(Debug, Clone, Default)]
-pub struct Trouble(Arc<Mutex<Option<String>>>);
+#[derive(Clone)]
+pub struct Trouble {
+    unit: Unit,
+    reason: Arc<Mutex<Option<String>>>,
+}
 
 impl Trouble {
+    /// With a reason each time that an attempt fails.
     pub fn set(&self, reason: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        if reason.is_some() {
+            self.unit.failed();
+        }
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -85,12 +92,12 @@ impl Report {
         }
         let topics: Vec<String> = job.iter().flat_map(|job| &job.inputs).map(|input| input.topic.clone()).collect();
         Report {
+            store: Trouble { unit: unit.clone(), reason: Arc::default() },
             unit,
             columns: job.map(newest::columns).unwrap_or_default(),
             events: vec![[0; OUTCOMES.len()]; topics.len()],
             topics,
             summary: Summary::default(),
-            store: Trouble::default(),
             kafka: None,
             bytes: 0,
             shown: None,
@@ -107,6 +114,11 @@ impl Report {
 
     pub fn set(&self, state: State) {
         self.unit.set(state);
+    }
+
+    /// Counts an attempt that has failed.
+    pub fn failed(&self) {
+        self.unit.failed();
     }
 
     fn labels(&self) -> [&str; 2] {
@@ -155,6 +167,9 @@ impl Report {
     }
 
     pub fn kafka_trouble(&mut self, reason: Option<String>) {
+        if reason.is_some() {
+            self.unit.failed();
+        }
         self.kafka = reason;
     }
 

@@ -165,6 +165,7 @@ impl Engine {
             if matches!(table.standing, Standing::Stopped { .. }) {
                 continue;
             }
+            table.unit.failed();
             if is_fenced || gives_up {
                 table.standing = Standing::Stopped { reason: reason.clone() };
                 table.unit.set(State::Stopped(reason.clone()));

@@ -91,6 +91,7 @@ impl TableRun {
 
     pub fn fail(&mut self, error: &TableError) {
         let reason = error.to_string();
+        self.unit.failed();
         let attempts = match &self.standing {
             Standing::Retry { attempts, .. } => attempts + 1,
             _ => 1,

@@ -45,6 +45,11 @@ impl Report {
         self.unit.set(state);
     }
 
+    /// Counts an attempt that has failed.
+    pub fn failed(&self) {
+        self.unit.failed();
+    }
+
     /// Takes note of a commit; its delay is that of the oldest record in it.
     pub fn count(&mut self, committed: Committed, now_ms: i64, delay_seconds: Option<f64>) {
         self.summary.rows += committed.rows;

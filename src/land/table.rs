@@ -265,6 +265,7 @@ impl Table {
         let failures = self.failures.get(&id).map_or(0, |(count, _)| *count);
         if !locked {
             metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+            self.report.failed();
             self.failures.insert(id, (failures + 1, error.to_string()));
         }
         self.partitions.insert(id, Partition::after(error, failures));

@@ -61,25 +61,86 @@ fn lines_name_pipeline_and_table_and_none_is_of_a_record() {
     assert!(many <= few + 3, "{few} lines of 100 rows, {many} of 20,000");
 }
 
-#[test]
-fn an_error_of_every_poll_is_logged_once_and_so_is_its_end() {
+/// Breaks a stage by `break_it` until it has failed some times, mends it, and looks at its lines.
+fn assert_told_once(stage: &str, counter: &str, text: &str, break_it: impl Fn(&Test), mend_it: impl Fn(&Test)) {
     let test = Test::new();
     let file = configure(&test, 100);
     let run = Run::start(&test, &["run", "-c", &file, "--log-format", "json"]);
-    eventually(DEADLINE, "/ready to turn 200", || run.get("/ready").is_some_and(|(code, _)| code == 200));
+    let is_ready = || run.get("/ready").is_some_and(|(code, _)| code == 200);
+    eventually(DEADLINE, "/ready to turn 200", is_ready);
     let failures = || {
         let metrics = run.get("/metrics").map(|(_, text)| text).unwrap_or_default();
-        let line = metrics.lines().find(|line| line.starts_with("headwater_capture_errors_total{")).map(str::to_owned);
-        line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).unwrap_or_default()
+        let line = metrics.lines().find(|line| line.starts_with(counter)).map(str::to_owned);
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).unwrap_or_default()
     };
-    test.db().execute("ALTER TABLE orders RENAME TO away");
-    eventually(DEADLINE, "some failed polls", || failures() >= 3.0);
-    test.db().execute("ALTER TABLE away RENAME TO orders");
-    eventually(DEADLINE, "/ready to turn 200 again", || run.get("/ready").is_some_and(|(code, _)| code == 200));
-    let told = |level: &str, text: &str| {
+    let mut orders = 100_000;
+    break_it(&test);
+    eventually(DEADLINE, "some failures", || {
+        // A landing and a job fail only where there is something to write.
+        if stage != "capture" {
+            orders += 1;
+            test.db().execute(&format!("INSERT INTO orders VALUES ({orders}, 1)"));
+        }
+        failures() >= 3
+    });
+    mend_it(&test);
+    eventually(DEADLINE, "/ready to turn 200 again", is_ready);
+    let lines = lines(&run);
+    let told = |level: &str, text: &str| -> Vec<&Value> {
         let is_it = |line: &&Value| line["level"] == level && line["message"].as_str().unwrap().contains(text);
-        lines(&run).iter().filter(is_it).filter(|line| line["span"]["name"] == "capture").count()
+        lines.iter().filter(is_it).filter(|line| line["span"]["name"] == stage).collect()
     };
-    assert_eq!(told("ERROR", "orders"), 1, "{}", run.stderr());
-    assert_eq!(told("INFO", "recovered"), 1, "{}", run.stderr());
+    assert_eq!((told("ERROR", text).len(), told("ERROR", "").len()), (1, 1), "{}", run.stderr());
+    let recovered = told("INFO", "recovered");
+    assert_eq!(recovered.len(), 1, "{}", run.stderr());
+    let counted = recovered[0]["failures"].as_u64().expect("how often it failed");
+    assert!((3..=failures()).contains(&counted), "{counted} of {}: {}", failures(), run.stderr());
+}
+
+#[test]
+fn an_error_of_every_poll_is_logged_once_and_its_end_with_their_number() {
+    assert_told_once(
+        "capture",
+        "headwater_capture_errors_total{",
+        "orders",
+        |test| test.db().execute("ALTER TABLE orders RENAME TO away"),
+        |test| test.db().execute("ALTER TABLE away RENAME TO orders"),
+    );
+}
+
+#[test]
+fn an_error_of_every_commit_is_logged_once_and_its_end_with_their_number() {
+    let (lake, away) = (|test: &Test| test.path("lake"), |test: &Test| test.path("away"));
+    assert_told_once(
+        "land",
+        "headwater_land_errors_total{",
+        "lake",
+        |test| {
+            std::fs::rename(lake(test), away(test)).unwrap();
+            std::fs::write(lake(test), "not a directory").unwrap();
+        },
+        |test| {
+            std::fs::remove_file(lake(test)).unwrap();
+            std::fs::rename(away(test), lake(test)).unwrap();
+        },
+    );
+}
+
+#[test]
+fn an_error_of_every_flush_is_logged_once_and_its_end_with_their_number() {
+    assert_told_once(
+        "analyze",
+        "headwater_analyze_flush_errors_total{",
+        "no room for the",
+        |test| {
+            test.db().execute(
+                "CREATE SEQUENCE refused;
+                 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                     RAISE EXCEPTION 'no room for the %th time', nextval('refused') USING ERRCODE = 'disk_full';
+                 END $$;
+                 CREATE TRIGGER refuse BEFORE INSERT ON windows FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+        },
+        |test| test.db().execute("DROP TRIGGER refuse ON windows"),
+    );
 }
