@@ -92,15 +92,7 @@ async fn go_on(
     let subject = address(config);
     let server = Server::ask(client).await?;
     let findings = &mut source.findings;
-    match server.is_too_old() {
-        true => findings.failure(
-            "version",
-            &subject,
-            format!("PostgreSQL {} is too old: 14 or newer is needed", server.version),
-            Some("pg_upgrade to PostgreSQL 14 or newer".to_owned()),
-        ),
-        false => findings.ok("version", &subject, format!("PostgreSQL {}", server.version)),
-    }
+    check_version(&server, &subject, findings);
     let needs_primary = pipeline.capture.is_some() || pipeline.analyze.is_some();
     match (server.is_standby, needs_primary) {
         (true, true) => findings.failure(
@@ -261,9 +253,42 @@ pub fn is_missing_table(error: &crate::land::inspect::SourceError) -> bool {
     matches!(error, crate::land::inspect::SourceError::Postgres { source: PostgresError::NoTable { .. }, .. })
 }
 
+fn check_version(server: &Server, subject: &str, findings: &mut Findings) {
+    if server.is_too_old() {
+        findings.failure(
+            "version",
+            subject,
+            format!("PostgreSQL {} is too old: 14 or newer is needed", server.version),
+            Some("pg_upgrade to PostgreSQL 14 or newer".to_owned()),
+        );
+    } else {
+        findings.ok("version", subject, format!("PostgreSQL {}", server.version));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_from_14_on_will_do() {
+        for (number, version, outcome) in [(130_020, "13.20", Outcome::Failure), (140_000, "14.0", Outcome::Ok)] {
+            let server = Server {
+                number,
+                version: version.to_owned(),
+                is_standby: false,
+                user: "u".to_owned(),
+                database: "d".to_owned(),
+                tracks_activities: true,
+                sees_others: true,
+            };
+            let mut findings = Findings::new(Section::Postgres);
+            check_version(&server, "db", &mut findings);
+            let found = &findings.of("p")[0];
+            assert!(found.outcome == outcome && found.message.contains(version), "{found:?}");
+            assert_eq!(found.cure.is_some(), outcome == Outcome::Failure);
+        }
+    }
 
     #[test]
     fn tls_is_asked_for_where_there_is_a_network() {

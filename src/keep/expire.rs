@@ -18,13 +18,14 @@ use crate::{
         upkeep::{Place, Tally, Upkeep},
     },
 };
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use std::{fmt, path::PathBuf};
 
 /// What the command line says. Days are counted back from today (UTC), which always stays.
 #[derive(Debug, Clone, Default, Args)]
-#[group(id = "what", required = true, multiple = true)]
+#[group(skip)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub struct Options {
     /// Drop dates of the landed tables that are older than N days.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500), group = "what")]

@@ -100,6 +100,25 @@ pub struct Position {
     pub replay_offset: i64,
 }
 
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+    program: String,
+}
+
+fn decode(bytes: &[u8], path: &Path) -> Result<Manifest, KeepError> {
+    let damaged = |_| KeepError::Damaged { path: path.to_owned() };
+    let Versioned { format, program } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format > FORMAT {
+        return Err(KeepError::Refused(format!(
+            "{} has format {format}, made by version {program}, and this program knows {FORMAT}: use the newer program",
+            path.display(),
+        )));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeepError {
     let path = path.to_owned();
     move |source| KeepError::File { action, path, source }
@@ -230,16 +249,7 @@ impl Manifest {
         if expected.trim() != format!("{:08x}", crc32c::crc32c(&bytes)) {
             return Err(KeepError::Damaged { path });
         }
-        let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|_| KeepError::Damaged { path: path.clone() })?;
-        if manifest.format > FORMAT {
-            return Err(KeepError::Refused(format!(
-                "{} has format {}, made by version {}, and this program knows {FORMAT}: use the newer program",
-                path.display(),
-                manifest.format,
-                manifest.program
-            )));
-        }
+        let manifest = decode(&bytes, &path)?;
         for part in manifest.parts() {
             part.read(root, |_| Ok(()))?;
         }
@@ -257,5 +267,44 @@ impl Manifest {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.parts().map(|part| part.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file is never made anew: such lists lie in backups.
+    const STORED: &str = include_str!("manifest.1.json");
+
+    #[test]
+    fn the_stored_list_of_format_1_is_read() {
+        let manifest = decode(STORED.as_bytes(), Path::new("manifest.json")).unwrap();
+        assert_eq!((manifest.pipeline.as_str(), manifest.with_data), ("orders", true));
+        assert_eq!(manifest.topics["orders"].partitions, [Extent { partition: 0, first: 10, end: 90 }]);
+        let partition = &manifest.lands[0].partitions[0];
+        let topic_id = "h0ysj-pTSyWJMtL0NKgfUQ".to_owned();
+        assert_eq!(partition.progress, Progress { topic_id, generation: 2, epoch: 7, next: 70 });
+        let file = &partition.files[0];
+        assert_eq!((file.root, file.rows, file.bytes), (Root::DeadLetters, 3, 4_096));
+        let parts: Vec<(&str, u64, u32)> =
+            manifest.parts().map(|part| (part.path.as_str(), part.bytes, part.crc32c)).collect();
+        assert_eq!(
+            parts,
+            [
+                ("data/0.parquet", 4_096, u32::MAX),
+                ("orders/schema.json", 20, 1),
+                ("checkpoints.ndjson", 30, 2),
+                ("tables/windows.copy", 40, 3),
+            ]
+        );
+        assert_eq!((manifest.tables[0].rows, manifest.positions[0].replay_offset), (5, 60));
+    }
+
+    #[test]
+    fn a_list_of_a_newer_program_is_refused_by_its_format() {
+        let newer = br#"{"format":9,"program":"8.0.0","lands":"something else"}"#;
+        let refused = decode(newer, Path::new("manifest.json")).unwrap_err().to_string();
+        assert!(refused.contains("format 9") && refused.contains("8.0.0"), "{refused}");
     }
 }

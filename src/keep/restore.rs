@@ -172,7 +172,9 @@ fn plan_land<'a>(
     report: &mut Report,
 ) -> Result<LandPlan<'a>, KeepError> {
     let place = Place::of(table);
-    upkeep::recover(&place)?;
+    if !report.dry_run {
+        upkeep::recover(&place)?;
+    }
     let dropped = upkeep::dropped(&place)?;
     let mut there: BTreeMap<(u8, String), FileName> = BTreeMap::new();
     for (number, root) in [Root::Table, Root::DeadLetters].into_iter().enumerate() {

@@ -60,6 +60,8 @@ pub enum LakeError {
     #[error("{}: {what}; a compact or expire was killed here, and what stands there now was not left by it: look at \
              the directory beside this file, put back what belongs into the table, and delete the file", .path.display())]
     UpkeepState { path: PathBuf, what: String },
+    #[error("{} has format {found}, and this program knows {known} at most: run the newer program", .path.display())]
+    UpkeepNewer { path: PathBuf, found: u32, known: u32 },
     #[error(
         "{} cannot be exchanged with another directory ({source}); this needs a file system that can do so \
          atomically, such as ext4, xfs, btrfs or tmpfs", .path.display()

@@ -123,6 +123,12 @@ struct State {
     open: Option<Swap>,
 }
 
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Swap {
     root: Root,
@@ -168,11 +174,11 @@ fn read_state(path: &Path) -> Result<State, LakeError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State { format: FORMAT, ..State::default() }),
         Err(error) => Err(LakeError::io("read", path)(error)),
         Ok(bytes) => {
-            let state: State = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
-            if state.format > FORMAT {
-                return Err(unreadable(format!("it has format {}, this program knows {FORMAT}", state.format)));
+            let Versioned { format } = serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+            if format > FORMAT {
+                return Err(LakeError::UpkeepNewer { path: path.to_owned(), found: format, known: FORMAT });
             }
-            Ok(state)
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))
         }
     }
 }
@@ -438,6 +444,33 @@ mod tests {
 
         fn old() -> [String; 2] {
             ["a".into(), "b".into()]
+        }
+    }
+
+    /// The file is never made anew: such notes lie beside lakes.
+    #[test]
+    fn the_stored_note_of_format_1_is_read_and_still_written_so() {
+        let stored = include_str!("upkeep.1.json");
+        let scene = scene();
+        fs::create_dir_all(scene.place.directory()).unwrap();
+        fs::write(scene.place.state(), stored).unwrap();
+        let state = read_state(&scene.place.state()).unwrap();
+        let swap = state.open.clone().unwrap();
+        assert_eq!((swap.root, swap.date.as_str()), (Root::Table, "2025-01-15"));
+        assert_eq!((swap.new, swap.old), (vec!["ab".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
+        let tally = |before: &str, rows| Tally { before: Some(before.to_owned()), rows };
+        let expected = Dropped { table: tally("2024-12-01", 70_000), dead_letters: tally("2024-11-01", 3) };
+        assert_eq!(state.dropped, expected);
+        assert_eq!(serde_json::to_string(&state).unwrap(), stored.trim_end());
+    }
+
+    #[test]
+    fn a_note_of_a_newer_program_is_refused_by_its_format() {
+        let scene = scene();
+        fs::create_dir_all(scene.place.directory()).unwrap();
+        fs::write(scene.place.state(), r#"{"format":9,"open":"something else"}"#).unwrap();
+        for refused in [Upkeep::open(scene.place.clone()).err(), recover(&scene.place).err()] {
+            assert!(matches!(refused, Some(LakeError::UpkeepNewer { found: 9, .. })), "{refused:?}");
         }
     }
 
