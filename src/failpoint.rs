@@ -32,6 +32,7 @@ pub const ALL: &[&str] = &[
     "land.mid_rename",
     "land.after_rename",
     "land.after_done",
+    "compact.before_check",
     "upkeep.before_note",
     "upkeep.after_note",
     "upkeep.after_exchange",

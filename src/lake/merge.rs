@@ -6,6 +6,7 @@ use super::{
     parquet_file::{Encoder, Written},
     reader::{FileReader, LakeReadError},
 };
+use crate::failpoint;
 use arrow_array::{Array, RecordBatch, cast::AsArray, types::*};
 use arrow_schema::{ArrowError, DataType, Fields, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -66,6 +67,7 @@ pub fn merge(
     });
     let (written, file) = encoder.write(target, batches)?;
     file.sync_all().map_err(LakeError::io("sync", target))?;
+    failpoint::hit("compact.before_check").map_err(LakeError::io("read", target))?;
     let (before, after) = (content(sources)?, content(&[target.to_owned()])?);
     if before != after || written.rows != before.rows {
         return Err(wrong(format!("of {} rows {} were read back, or others", before.rows, after.rows)));

@@ -115,13 +115,10 @@ fn of_two_replays_at_once_the_older_is_fenced() {
     let arguments = ["dlq", "replay", "-c", &orders.file, "--all", "--to", &topic];
     // It sleeps over its second commit while the other works.
     let mut first = Run::with_env(&orders.test, &arguments, &[("HEADWATER_FAILPOINTS", "dlq.before_commit=stop@2")]);
-    let stat = format!("/proc/{}/stat", first.pid());
-    let is_stopped = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
-    eventually(DEADLINE, "the first replay is in its second transaction", is_stopped);
+    eventually(DEADLINE, "the first replay is in its second transaction", || first.is_stopped());
     let mut second = Run::start(&orders.test, &arguments);
     assert_eq!(second.wait(LIMIT), Exit::Code(0), "{}", second.stderr());
-    // SAFETY: plain numbers; the child is ours and not reaped.
-    unsafe { libc::kill(first.pid() as libc::pid_t, libc::SIGCONT) };
+    first.go_on();
     assert_eq!(first.wait(LIMIT), Exit::Code(1), "{}", first.stderr());
     let told = first.stderr();
     assert!(told.contains("another replay with transactional id") && told.contains("run it again"), "{told}");

@@ -57,6 +57,17 @@ impl Run {
         Run { child, title, stdout, stderr }
     }
 
+    /// Whether a failpoint, or a signal, has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).is_ok_and(|stat| stat.contains(") T "))
+    }
+
+    /// Wakes a stopped process.
+    pub fn go_on(&self) {
+        // SAFETY: plain numbers; the child is ours and not reaped.
+        unsafe { libc::kill(self.pid() as libc::pid_t, libc::SIGCONT) };
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

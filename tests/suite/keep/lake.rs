@@ -224,12 +224,44 @@ fn a_killed_compaction_is_finished_or_undone_by_whoever_comes_next() {
     }
 }
 
+/// What was written is read again before anything takes the place of what it was made of.
+#[test]
+fn a_merged_file_that_does_not_hold_its_sources_takes_the_place_of_none() {
+    let scene = Scene::new();
+    scene.write(240);
+    scene.land();
+    let (files, rows) = (scene.files(), scene.rows());
+    let mut compact = scene.run(&["compact", "--quiet-minutes", "0", "--format", "json"], "compact.before_check=stop");
+    eventually(DEADLINE, "a merged file is written", || compact.is_stopped());
+    let merged = scene.table.checkpoints.join(format!("{}.upkeep/new/0", scene.table.topic));
+    let ids =
+        |path: &PathBuf| -> Vec<Value> { lake::read_file(path).iter().map(|row| row["order_id"].clone()).collect() };
+    let written = ids(&merged);
+    // Whole and readable, and one of the files it was made of.
+    let one = lake::table_files(&scene.table.path)
+        .into_iter()
+        .find(|file| ids(file).iter().all(|id| written.contains(id)))
+        .expect("a source");
+    assert!(ids(&one).len() < written.len());
+    fs::copy(one, &merged).expect("the damage");
+    compact.go_on();
+    assert_eq!(compact.wait(DEADLINE), Exit::Code(1), "{}", compact.stderr());
+    let failures = compact.json()["failures"].to_string();
+    assert!(failures.contains("were read back"), "{failures}");
+    assert_eq!((scene.files(), scene.rows()), (files, rows));
+    scene.compact();
+    scene.assert_whole();
+}
+
 #[test]
 fn expired_dates_stay_away_and_are_not_lost() {
     let scene = Scene::new();
     scene.write(600);
     scene.land();
     let before = scene.files();
+    let mut without_age = scene.run(&["expire", "--dry-run"], "");
+    assert_eq!(without_age.wait(DEADLINE), Exit::Code(2), "{}", without_age.stdout());
+    assert!(without_age.stderr().contains("--older-than-days"), "{}", without_age.stderr());
     let arguments = ["expire", "--older-than-days", "30"];
     let planned = scene.must(&[&arguments[..], &["--dry-run"]].concat());
     assert_eq!(scene.files(), before);
