@@ -2,6 +2,7 @@
 
 mod analyze;
 mod analyze_store;
+mod anomalies;
 mod autumn;
 mod certificates;
 mod chunks;

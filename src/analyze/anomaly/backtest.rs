@@ -92,13 +92,13 @@ pub struct Options {
 
 #[derive(Debug, Error)]
 pub enum BacktestError {
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
-    #[error("cannot take {} as a series", path.display())]
+    #[error("cannot take {} as a series: {source}", path.display())]
     Series { path: PathBuf, source: SeriesError },
-    #[error("cannot watch with these settings")]
+    #[error("cannot watch with these settings: {0}")]
     Watch(#[from] WatchError),
-    #[error("cannot write {}; is its folder there and writable?", path.display())]
+    #[error("cannot write {} ({source}); is its folder there and writable?", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 

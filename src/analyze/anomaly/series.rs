@@ -24,7 +24,7 @@ pub struct Series {
 
 #[derive(Debug, Error)]
 pub enum SeriesError {
-    #[error("it is not readable as CSV")]
+    #[error("it is not readable as CSV: {0}")]
     Csv(#[from] csv::Error),
     #[error("line {line}: {columns} columns; keep two (timestamp,value), or name the two so in a header")]
     Columns { line: u64, columns: usize },

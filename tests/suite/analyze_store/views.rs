@@ -65,3 +65,64 @@ fn views_answer_what_they_say() {
     assert_eq!(emotes, ["LUL 500 1".to_owned(), format!("Kappa {} 2", 2 * starts.len())]);
     assert_eq!(text(db.rows("SELECT moment_id FROM moments_today")), ["today"]);
 }
+
+/// Pages that a statement reads, whether from memory or from disk: what its time follows, on any machine.
+fn pages(db: &crate::harness::Db, statement: &str) -> i64 {
+    let plan = db.value(&format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"));
+    let plan: serde_json::Value = serde_json::from_str(&plan).expect("a plan");
+    let top = &plan[0]["Plan"];
+    let read = |key: &str| top[key].as_i64().expect("a count");
+    read("Shared Hit Blocks") + read("Shared Read Blocks")
+}
+
+/// docs/views.md has the times on 26 million rows; here the reason for them: none reads the table.
+#[test]
+fn views_are_answered_from_indexes() {
+    const STREAMS: i64 = 4;
+    let test = Test::new();
+    let db = test.db();
+    open(&test);
+    db.execute(&format!(
+        "SET timezone = 'UTC';
+         SELECT headwater_add_day('chat_summary_minute', current_date - n) FROM generate_series(0, 30) n;
+         INSERT INTO chat_summary_minute
+         SELECT 's' || stream, start, start + interval '1 minute', 100, 50, 0.1, 30, 20, ARRAY['Kappa', 'LUL'],
+                '{{\"Kappa\": 3, \"LUL\": 2}}', 1.6, 900, true, 0, false
+         FROM generate_series(1, {STREAMS}) stream,
+              generate_series(date_bin('1 minute', now(), 'epoch') - interval '30 days', now(), '1 minute') start;
+         INSERT INTO moments
+         SELECT stream || '-' || n, 'chat_spike', 's' || stream, start, start + interval '1 minute', 'chat_count', 900,
+                100, 8, 3, start
+         FROM generate_series(1, {STREAMS}) stream, generate_series(1, 5000) n,
+              LATERAL (SELECT now() - n * interval '8 minutes') at(start)"
+    ));
+    db.execute("VACUUM (ANALYZE) chat_summary_minute");
+    db.execute("VACUUM (ANALYZE) moments");
+    let whole = |tables: &str| -> i64 {
+        let sum = format!(
+            "SELECT (sum(pg_relation_size(oid)) / 8192)::bigint FROM pg_class WHERE relname ~ '{tables}' AND relkind = 'r'"
+        );
+        db.value(&sum).parse().expect("a number of pages")
+    };
+    let (windows, moments) = (whole("^chat_summary_minute_"), whole("^moments$"));
+    assert!(windows > 2_000 && moments > 200, "{windows} and {moments} pages");
+    for (statement, rows, most) in [
+        // Two looks for each stream at each day's index.
+        ("SELECT * FROM chat_latest", STREAMS, windows / 2),
+        ("SELECT * FROM chat_last_hour", STREAMS * 60, windows / 20),
+        ("SELECT * FROM chat_top_emotes_hour", STREAMS * 2, windows / 20),
+        (
+            "SELECT * FROM chat_summary_minute WHERE stream_id = 's2' AND is_final ORDER BY window_start DESC LIMIT 1",
+            1,
+            windows / 20,
+        ),
+        ("SELECT * FROM moments_today", 0, moments / 2),
+        ("SELECT * FROM moments WHERE stream_id = 's2' AND window_start >= now() - interval '1 day'", 0, moments / 2),
+    ] {
+        let found: i64 = db.value(&format!("SELECT count(*) FROM ({statement}) AS them")).parse().expect("a count");
+        assert!(found >= rows && found <= STREAMS * 181, "{statement}: {found} rows");
+        let pages = pages(&db, statement);
+        println!("{statement}: {pages} pages of {windows} and {moments}");
+        assert!(pages <= most, "{statement}: {pages} pages, of {windows} and {moments}");
+    }
+}
