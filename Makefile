@@ -10,6 +10,9 @@ BINARY := $(CARGO_TARGET_DIR)/release/headwater
 DENY_VERSION := 0.20.2
 DENY := $(CACHE)/tools/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
+# The tests wait for servers, timeouts and kills more than they compute.
+export RUST_TEST_THREADS ?= $(shell expr 2 '*' $$(nproc))
+
 KILLS ?= 40
 SEED ?=
 MINUTES ?= 20
