@@ -123,6 +123,7 @@ fn wait_until_not_ready(run: &Run, what: &str, cause: &str) {
     let found = eventually_some(NOTICE, &format!("/ready to turn 503 with the reason: {what}"), || {
         let (code, reasons) = readiness(run);
         if reasons != last {
+            eprintln!("{what}: {code} {reasons:?}");
             last.clone_from(&reasons);
         }
         (code == 503 && reasons.iter().any(|reason| reason.contains(cause))).then_some(reasons)

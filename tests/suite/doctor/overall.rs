@@ -1,7 +1,7 @@
 //! The whole: shipped configurations on healthy servers, dead servers, broken files, and that nothing is changed.
 
 use super::{ORDERS, ROOM, Said, doctor};
-use crate::harness::{DEADLINE, Db, PrivateServers, Run, Test, kafka::end_offsets, run::Exit};
+use crate::harness::{DEADLINE, Db, PrivateServers, Run, Test, eventually, kafka::end_offsets, run::Exit};
 use headwater::{
     config::model::Kafka,
     demo::servers::{KafkaOptions, PostgresOptions},
@@ -59,6 +59,8 @@ fn a_pipeline_is_well_before_and_after_it_ran_and_the_doctor_changes_nothing() {
     let test = Test::on(&own.servers);
     let db = test.db();
     db.execute(ORDERS);
+    // Counts reach the statistics a little later.
+    eventually(DEADLINE, "the statistics", || db.value("SELECT sum(n_tup_ins) FROM pg_stat_user_tables") == "100");
     let lake = test.path("base");
     fs::create_dir(&lake).unwrap();
     let text = test
