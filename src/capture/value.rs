@@ -10,6 +10,8 @@ use std::io::Write;
 const EPOCH_2000_US: i64 = 946_684_800_000_000;
 const EPOCH_2000_DAYS: i64 = 10_957;
 const DAY_US: i64 = 86_400_000_000;
+/// Offsets of a `timetz` are less than 16 hours, as in PostgreSQL.
+const ZONE_LIMIT_SECONDS: i64 = 16 * 3600;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a value of type {kind:?} has {length} bytes that cannot be read")]
@@ -149,12 +151,12 @@ impl Kind {
             }
             Kind::Time => {
                 out.push(b'"');
-                push_time(out, i64::from_be_bytes(self.fixed(raw)?));
+                push_time_of_day(out, self.fixed(raw)?).ok_or_else(|| self.bad(raw))?;
                 out.push(b'"');
             }
             Kind::TimeTz => {
                 out.push(b'"');
-                push_time_with_zone(out, self.fixed(raw)?);
+                push_time_with_zone(out, self.fixed(raw)?).ok_or_else(|| self.bad(raw))?;
                 out.push(b'"');
             }
             Kind::Uuid => {
@@ -348,6 +350,7 @@ fn push_uuid(out: &mut Vec<u8>, raw: [u8; 16]) {
     }
 }
 
+/// The last two digits of a value that is not negative.
 fn push_two(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&[b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]);
 }
@@ -420,11 +423,22 @@ pub fn instant_text(unix_us: i64) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn push_time_with_zone(out: &mut Vec<u8>, raw: [u8; 12]) {
+/// `None` where it is no time of a day, the last of which is 24:00:00.
+fn push_time_of_day(out: &mut Vec<u8>, raw: [u8; 8]) -> Option<()> {
+    let time_us = Some(i64::from_be_bytes(raw)).filter(|time| (0..=DAY_US).contains(time))?;
+    push_time(out, time_us);
+    Some(())
+}
+
+/// `None` where it is no time of a day, or no zone's.
+fn push_time_with_zone(out: &mut Vec<u8>, raw: [u8; 12]) -> Option<()> {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = raw;
-    push_time(out, i64::from_be_bytes([a, b, c, d, e, f, g, h]));
+    push_time_of_day(out, [a, b, c, d, e, f, g, h])?;
     // PostgreSQL counts to the west.
     let east = -i64::from(i32::from_be_bytes([i, j, k, l]));
+    if east.abs() >= ZONE_LIMIT_SECONDS {
+        return None;
+    }
     out.push(if east < 0 { b'-' } else { b'+' });
     let east = east.abs();
     push_two(out, east / 3600);
@@ -434,6 +448,7 @@ fn push_time_with_zone(out: &mut Vec<u8>, raw: [u8; 12]) {
         out.push(b':');
         push_two(out, east % 60);
     }
+    Some(())
 }
 
 fn half(raw: &[u8], position: usize) -> Option<u16> {
@@ -504,6 +519,10 @@ fn push_array(out: &mut Vec<u8>, element: &Kind, raw: &[u8], zone: &mut Zone) ->
     let mut sizes = [0usize; 6];
     for (position, size) in sizes.iter_mut().enumerate().take(dimensions) {
         *size = usize::try_from(word(raw, 12 + position * 8)?).ok()?;
+    }
+    // Empty arrays inside others would need no bytes, and so no bytes would bound how many there are said to be.
+    if dimensions > 1 && sizes[..dimensions].contains(&0) {
+        return None;
     }
     let mut rest = raw.get(12 + dimensions * 8..)?;
     push_dimension(out, element, &sizes[..dimensions], &mut rest, zone)
@@ -630,6 +649,29 @@ mod tests {
         assert_eq!(json(&Kind::TimeTz, &with_zone), "\"01:00:00.000001+05:30\"");
     }
 
+    fn refuses(kind: &Kind, raw: &[u8]) {
+        let bad = Err(BadValue { kind: kind.clone(), length: raw.len() });
+        assert_eq!(kind.write_json(raw, &mut Zone::new(chrono_tz::UTC), &mut Vec::new()), bad, "{raw:?}");
+        assert_eq!(kind.sql_text(raw).map(drop), bad, "{raw:?}");
+    }
+
+    #[test]
+    fn times_that_no_clock_shows_are_refused() {
+        let with_zone = |time: i64, zone: i32| [&time.to_be_bytes()[..], &zone.to_be_bytes()].concat();
+        for (time, zone) in [(0, 57_599), (0, -57_599), (DAY_US, 0)] {
+            assert!(Kind::TimeTz.sql_text(&with_zone(time, zone)).is_ok(), "{time} {zone}");
+        }
+        for time in [-1, DAY_US + 1, -DAY_US, i64::MIN, i64::MAX] {
+            refuses(&Kind::Time, &time.to_be_bytes());
+            refuses(&Kind::TimeTz, &with_zone(time, 0));
+        }
+        for zone in [57_600, -57_600, i32::MIN, i32::MAX] {
+            refuses(&Kind::TimeTz, &with_zone(0, zone));
+        }
+        // Minus ten hours, to the byte: a digit of -1 overflowed what it was added to.
+        refuses(&Kind::TimeTz, &[255, 255, 255, 247, 158, 59, 152, 0, 0, 0, 0, 0]);
+    }
+
     #[test]
     fn local_times_are_read_in_their_zone() {
         let mut out = Vec::new();
@@ -666,6 +708,14 @@ mod tests {
                 "{length}"
             );
         }
+        // 2^31 - 1 arrays of nothing, in 28 bytes.
+        let hollow = Kind::Array(Box::new(Kind::Int4)).write_json(
+            &head(&[i32::MAX, 0]),
+            &mut Zone::new(chrono_tz::UTC),
+            &mut Vec::new(),
+        );
+        assert_eq!(hollow, Err(BadValue { kind: kind.clone(), length: 28 }));
+        assert_eq!(json(&kind, &head(&[0])), "[]", "as an empty int2vector is sent");
     }
 
     #[test]
