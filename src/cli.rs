@@ -11,7 +11,7 @@ use crate::{
     generate::{self, GenerateError},
     kafka,
     keep::{self, KeepError},
-    land, metrics, record,
+    land, metrics, output, record,
     status::{self, StatusError},
     topics, verify,
 };
@@ -21,12 +21,7 @@ use arguments::{
 };
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
-use std::{
-    fmt::Display,
-    io::{IsTerminal, Write},
-    path::Path,
-    process::ExitCode,
-};
+use std::{fmt::Display, io::IsTerminal, path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 /// Parses the arguments, runs the command and gives its exit code.
@@ -34,14 +29,14 @@ pub fn main() -> ExitCode {
     tune_allocator();
     let cli = Cli::parse();
     if let Err(reason) = start_logging(&cli.log, cli.log_format) {
-        eprintln!("--log {}: {reason}", cli.log);
+        output::complain(format_args!("--log {}: {reason}", cli.log));
         return ExitCode::from(exit::USAGE);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let code = runtime.block_on(dispatch(cli.command));
+    let code = output::end(runtime.block_on(dispatch(cli.command)));
     // Blocking client calls may still be under way; leaving is always safe, waiting is not useful.
     runtime.shutdown_background();
     code
@@ -64,7 +59,9 @@ fn tune_allocator() {
 
 fn start_logging(filter: &str, format: LogFormat) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(filter)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that cannot be written is lost; to say so on the same stderr would panic.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -103,7 +100,8 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut script);
-            print_bytes(&script)
+            output::bytes(&script);
+            ExitCode::SUCCESS
         }
         Command::Man { directory } => {
             // Its own error does not say of what it speaks.
@@ -112,13 +110,16 @@ async fn dispatch(command: Command) -> ExitCode {
             match written {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("headwater: the man pages cannot be written into {}: {error}", directory.display());
+                    output::complain(format_args!(
+                        "headwater: the man pages cannot be written into {}: {error}",
+                        directory.display()
+                    ));
                     ExitCode::from(exit::FAILED)
                 }
             }
         }
         Command::Reference => {
-            print!("{}", reference_markdown());
+            output::text(reference_markdown());
             ExitCode::SUCCESS
         }
     }
@@ -158,7 +159,7 @@ async fn run_stages(args: StageArgs, stages: Stages) -> ExitCode {
 
 fn validate(args: &ValidateArgs) -> ExitCode {
     let Some(path) = &args.config else {
-        println!("{:#}", config::json_schema());
+        output::line(format_args!("{:#}", config::json_schema()));
         return ExitCode::SUCCESS;
     };
     let config = match load(path) {
@@ -166,7 +167,7 @@ fn validate(args: &ValidateArgs) -> ExitCode {
         Err(code) => return code,
     };
     if args.show {
-        print!("{}", config::show(&config));
+        output::text(config::show(&config));
     } else {
         let tables = |count: usize| if count == 1 { "1 table".to_owned() } else { format!("{count} tables") };
         for pipeline in &config.pipelines {
@@ -178,7 +179,12 @@ fn validate(args: &ValidateArgs) -> ExitCode {
             } else {
                 format!(", analyzes {jobs} job{}", if jobs == 1 { "" } else { "s" })
             };
-            println!("pipeline {}: captures {}, lands {}{analyzes}", pipeline.name, tables(captured), tables(landed));
+            output::line(format_args!(
+                "pipeline {}: captures {}, lands {}{analyzes}",
+                pipeline.name,
+                tables(captured),
+                tables(landed)
+            ));
         }
     }
     ExitCode::SUCCESS
@@ -191,7 +197,7 @@ async fn run_doctor(args: &DoctorArgs) -> ExitCode {
         // A pipe, and whoever does not want them, gets no colours.
         Format::Text => {
             let is_coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            println!("{}", report.text(is_coloured));
+            output::line(report.text(is_coloured));
         }
         Format::Json => print_json(&report),
     }
@@ -204,7 +210,7 @@ async fn run_topics(args: &TopicsArgs) -> ExitCode {
         Err(code) => return code,
     };
     let ended = |error: &kafka::admin::AdminError| {
-        eprintln!("headwater: {error}");
+        output::complain(format_args!("headwater: {error}"));
         ExitCode::from(if error.is_unavailable() { exit::UNAVAILABLE } else { exit::FAILED })
     };
     let mut report = match topics::look(&config).await {
@@ -213,7 +219,7 @@ async fn run_topics(args: &TopicsArgs) -> ExitCode {
     };
     if !args.dry_run && report.has_missing() {
         if let Format::Text = args.format {
-            println!("{report}\n");
+            output::line(format_args!("{report}\n"));
         }
         if let Err(error) = topics::create(&config, &mut report).await {
             return ended(&error);
@@ -228,7 +234,7 @@ async fn run_status(options: &status::Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(StatusError::Configuration(errors)) => {
-            eprintln!("{errors}");
+            output::complain(errors);
             ExitCode::from(exit::CONFIGURATION)
         }
         Err(error) => failed(&error),
@@ -255,7 +261,7 @@ async fn run_verify(args: VerifyArgs) -> ExitCode {
                 print_result(&report, args.format);
             }
             Err(error) if error.is_unavailable() => {
-                eprintln!("headwater: {error}");
+                output::complain(format_args!("headwater: {error}"));
                 return ExitCode::from(exit::UNAVAILABLE);
             }
             Err(error) => return failed(&error),
@@ -277,10 +283,10 @@ async fn run_dlq(command: DlqCommand) -> ExitCode {
                 Err(code) => return code,
             };
             match shown.as_ref().map(|shown| shown.raw()) {
-                Ok(Ok(payload)) if is_raw => match std::io::stdout().write_all(payload) {
-                    Ok(()) => ExitCode::SUCCESS,
-                    Err(error) => failed(&error),
-                },
+                Ok(Ok(payload)) if is_raw => {
+                    output::bytes(payload);
+                    ExitCode::SUCCESS
+                }
                 Ok(Err(error)) if is_raw => failed(&error),
                 _ => told(shown, args.format),
             }
@@ -295,7 +301,10 @@ async fn run_dlq(command: DlqCommand) -> ExitCode {
                 Ok(config) => match dlq::export::export(config, args.options).await {
                     // The letters themselves are there.
                     Ok(report) if is_stdout => {
-                        report.warnings.iter().for_each(|warning| eprintln!("headwater: warning: {warning}"));
+                        report
+                            .warnings
+                            .iter()
+                            .for_each(|warning| output::complain(format_args!("headwater: warning: {warning}")));
                         ExitCode::SUCCESS
                     }
                     result => told(result, args.format),
@@ -313,7 +322,7 @@ fn told<T: Serialize + Display>(result: Result<T, dlq::DlqError>, format: Format
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("headwater: {error}");
+            output::complain(format_args!("headwater: {error}"));
             ExitCode::from(match &error {
                 error if error.is_usage() => exit::USAGE,
                 error if error.is_unavailable() => exit::UNAVAILABLE,
@@ -334,7 +343,7 @@ async fn compact(args: CompactArgs) -> ExitCode {
         let is_text = args.format == Format::Text;
         let say = move |report: &keep::compact::Report| {
             if is_text {
-                print!("{}", report.plan());
+                output::text(report.plan());
             }
         };
         let work = move || keep::compact::run(&pipeline, &options, say);
@@ -356,7 +365,7 @@ async fn expire(args: ExpireArgs) -> ExitCode {
     for pipeline in &config.pipelines {
         let say = |report: &keep::expire::Report| {
             if args.format == Format::Text {
-                print!("{}", report.plan());
+                output::text(report.plan());
             }
         };
         ok &= match kept(keep::expire::run(pipeline, &args.options, say).await, args.format) {
@@ -390,7 +399,7 @@ async fn restore(args: RestoreArgs) -> ExitCode {
     for pipeline in &config.pipelines {
         let say = |report: &keep::restore::Report| {
             if args.format == Format::Text {
-                print!("{}", report.plan());
+                output::text(report.plan());
             }
         };
         if let Err(code) = kept(keep::restore::run(pipeline, &args.options, say).await, args.format) {
@@ -408,7 +417,7 @@ fn kept<T: Serialize + Display>(done: Result<T, KeepError>, format: Format) -> R
             Ok(report)
         }
         Err(error) if error.is_unavailable() => {
-            eprintln!("headwater: {error}");
+            output::complain(format_args!("headwater: {error}"));
             Err(ExitCode::from(exit::UNAVAILABLE))
         }
         Err(error) => Err(failed(&error)),
@@ -422,11 +431,11 @@ fn generated<T: Serialize + Display>(result: Result<T, GenerateError>, format: F
             ExitCode::SUCCESS
         }
         Err(GenerateError::Configuration(errors)) => {
-            eprintln!("{errors}");
+            output::complain(errors);
             ExitCode::from(exit::CONFIGURATION)
         }
         Err(error) if error.is_unavailable() => {
-            eprintln!("headwater: {error}");
+            output::complain(format_args!("headwater: {error}"));
             ExitCode::from(exit::UNAVAILABLE)
         }
         Err(error) => failed(&error),
@@ -435,35 +444,27 @@ fn generated<T: Serialize + Display>(result: Result<T, GenerateError>, format: F
 
 fn load(path: &Path) -> Result<Config, ExitCode> {
     config::load_file(path).map_err(|errors| {
-        eprintln!("{errors}");
+        output::complain(errors);
         ExitCode::from(exit::CONFIGURATION)
     })
 }
 
 fn print_result<T: Serialize + Display>(result: &T, format: Format) {
     match format {
-        Format::Text => println!("{result}"),
+        Format::Text => output::line(result),
         Format::Json => print_json(result),
     }
 }
 
 fn print_json(result: &impl Serialize) {
     match serde_json::to_string(result) {
-        Ok(json) => println!("{json}"),
-        Err(error) => eprintln!("the result cannot be written as JSON: {error}"),
-    }
-}
-
-/// A reader that has seen enough (`| head`) is no failure.
-fn print_bytes(bytes: &[u8]) -> ExitCode {
-    match std::io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => failed(&error),
-        _ => ExitCode::SUCCESS,
+        Ok(json) => output::line(json),
+        Err(error) => output::complain(format_args!("the result cannot be written as JSON: {error}")),
     }
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("headwater: {error}");
+    output::complain(format_args!("headwater: {error}"));
     ExitCode::from(exit::FAILED)
 }
 

@@ -22,6 +22,7 @@ pub mod keep;
 pub mod lake;
 pub mod land;
 pub mod metrics;
+pub mod output;
 pub mod postgres;
 pub mod record;
 pub mod shell;

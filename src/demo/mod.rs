@@ -16,6 +16,7 @@ mod stage_set;
 
 pub use options::Options;
 
+use crate::output;
 use percentiles::Percentiles;
 use play::play;
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ pub async fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("demo: {error}");
+            output::complain(format_args!("demo: {error}"));
             if matches!(error, DemoError::Interrupted) { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
     }

@@ -1,6 +1,7 @@
 //! The play: raise the servers, play the parts, take everything down again or keep it.
 
 use super::{DemoError, Options, chat, options::Part, orders, pipeline::Pipeline, stage_set::StageSet};
+use crate::output;
 use std::{
     path::PathBuf,
     pin::{Pin, pin},
@@ -30,12 +31,12 @@ pub async fn play(options: Options, interrupted: impl Future<Output = ()>) -> Re
     }
     for cleared in [orders::clear(&set, &orders).await, chat::clear(&set, &chat).await] {
         if let Err(error) = cleared {
-            eprintln!("demo: cleaning up: {error}");
+            output::complain(format_args!("demo: cleaning up: {error}"));
         }
     }
     if options.keep && result.is_err() {
         let stop = write_stop_script(&set, &[])?;
-        eprintln!("demo: servers and files are kept; to stop them: sh {}", stop.display());
+        output::complain(format_args!("demo: servers and files are kept; to stop them: sh {}", stop.display()));
     }
     result
 }
@@ -69,14 +70,14 @@ impl Parts<'_> {
         }
         if with_chat {
             if with_orders {
-                println!();
+                output::line("");
             }
             is_right &= chat::play(clock, options, set, chat).await?;
         }
-        println!("\nthe whole demo took {:.0} s", clock.seconds());
+        output::line(format_args!("\nthe whole demo took {:.0} s", clock.seconds()));
         if options.keep {
             let mut kept = Vec::new();
-            println!("\nkept running");
+            output::line("\nkept running");
             if with_orders {
                 let pipeline = Pipeline::keep(&set.logs, "orders-kept", &orders.config).await?;
                 orders::show_kept(set, orders, pipeline.http_address().as_deref());
@@ -87,8 +88,8 @@ impl Parts<'_> {
                 chat::show_kept(set, chat, options, pipeline.http_address().as_deref());
                 kept.push(pipeline);
             }
-            println!("  logs      {}", set.logs.display());
-            println!("  stop it   sh {}", write_stop_script(set, &kept)?.display());
+            output::line(format_args!("  logs      {}", set.logs.display()));
+            output::line(format_args!("  stop it   sh {}", write_stop_script(set, &kept)?.display()));
         }
         Ok(is_right)
     }
@@ -114,11 +115,11 @@ impl Clock {
     }
 
     pub fn say(&self, text: &str) {
-        println!("{:>5.0} s  {text}", self.seconds());
+        output::line(format_args!("{:>5.0} s  {text}", self.seconds()));
     }
 }
 
 /// A line that belongs to the one before.
 pub fn clock_line(text: &str) {
-    println!("         {text}");
+    output::line(format_args!("         {text}"));
 }

@@ -8,6 +8,7 @@ use crate::{
     config::model::{Kafka, Postgres},
     generate::postgres_of_url,
     kafka::admin::delete_topics,
+    output,
 };
 use std::path::PathBuf;
 
@@ -112,7 +113,7 @@ impl StageSet {
         if !self.owns_kafka()
             && let Err(error) = delete_topics(&self.kafka, topics).await
         {
-            eprintln!("demo: left on your Kafka: {}: {error}", topics.join(", "));
+            output::complain(format_args!("demo: left on your Kafka: {}: {error}", topics.join(", ")));
         }
         if !self.owns_postgres() {
             let client = crate::postgres::connect(&self.postgres).await?;

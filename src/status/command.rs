@@ -5,9 +5,12 @@ use super::{
     ask::{Address, AskError, ask},
     table::table,
 };
-use crate::config::{
-    self, ConfigErrors, Environment,
-    model::{Http, Secret},
+use crate::{
+    config::{
+        self, ConfigErrors, Environment,
+        model::{Http, Secret},
+    },
+    output,
 };
 use clap::{Args, ValueEnum};
 use std::{
@@ -74,14 +77,14 @@ pub async fn run(options: &Options) -> Result<bool, StatusError> {
         (None, None) => return Err(AskError::Off.into()),
     };
     if options.address {
-        println!("{}", address.url("/"));
+        output::line(address.url("/"));
         return Ok(true);
     }
     let token = token(options, http.as_ref())?;
     let Some(period) = options.watch.map(Duration::from_secs) else {
         let (ready, text) = look(options, &address, token.as_ref()).await?;
         if !options.quiet {
-            print!("{text}");
+            output::text(text);
         }
         return Ok(ready);
     };

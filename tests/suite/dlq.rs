@@ -3,6 +3,6 @@
 
 mod crash;
 mod replay;
-mod scene;
+pub mod scene;
 mod stores;
 mod topics;

@@ -48,6 +48,7 @@ mod style;
 mod systemd;
 mod tables;
 mod types;
+mod unread;
 mod verify;
 mod verify_windows;
 mod workload;

@@ -102,6 +102,14 @@ fn no_panics_by_shorthand_and_nothing_left_open() {
 }
 
 #[test]
+fn only_output_prints() {
+    let found = offences("src", |file, line| {
+        file != "src/output.rs" && (line.contains("print!(") || line.contains("println!("))
+    });
+    assert_eq!(found, Vec::<String>::new(), "these panic where nobody reads: see src/output.rs");
+}
+
+#[test]
 fn tests_wait_on_conditions_and_none_is_ignored() {
     let found: Vec<String> = rust_files("tests")
         .into_iter()

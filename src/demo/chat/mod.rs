@@ -22,6 +22,7 @@ use crate::{
     app::group_digits,
     clock::now_ms,
     generate::{GenerateError, chat::Kind},
+    output,
     postgres::PostgresError,
 };
 use feed::Feed;
@@ -106,11 +107,14 @@ pub async fn play(clock: &Clock, options: &Options, set: &StageSet, names: &Name
         usage,
         seconds: clock.seconds() - begun,
     };
-    println!("\n{}", screen::summary(&outcome));
-    println!("\n{}", screen::streams(&streams));
-    println!("\n{}", screen::charts(&charts));
-    println!("\n{}", screen::scores(&found::scores(&planted, &outcome.found.moments, WATERMARK_DELAY_MS)));
-    println!("\n{}", screen::verdict(&outcome));
+    output::line(format_args!("\n{}", screen::summary(&outcome)));
+    output::line(format_args!("\n{}", screen::streams(&streams)));
+    output::line(format_args!("\n{}", screen::charts(&charts)));
+    output::line(format_args!(
+        "\n{}",
+        screen::scores(&found::scores(&planted, &outcome.found.moments, WATERMARK_DELAY_MS))
+    ));
+    output::line(format_args!("\n{}", screen::verdict(&outcome)));
     Ok(outcome.is_right())
 }
 

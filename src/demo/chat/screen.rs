@@ -11,6 +11,7 @@ use crate::{
     app::group_digits,
     demo::{Options, Percentiles, pipeline::Usage, program, stage_set::StageSet},
     generate::chat::{Kind, Report},
+    output,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -281,21 +282,25 @@ pub fn show_kept(set: &StageSet, names: &Names, options: &Options, http: Option<
         "SELECT window_end, moment_type, stream_id, value, baseline, score FROM {}.moments_today ORDER BY 1",
     ];
     for (n, query) in queries.into_iter().enumerate() {
-        println!("  {:<8}  {psql} '{}'", if n == 0 { "chat" } else { "" }, query.replace("{}", schema));
+        output::line(format_args!(
+            "  {:<8}  {psql} '{}'",
+            if n == 0 { "chat" } else { "" },
+            query.replace("{}", schema)
+        ));
     }
-    println!(
+    output::line(format_args!(
         "            {} generate chat --brokers {} --chat-topic {chat_topic} --viewer-topic {viewer_topic} \
          --seed {} --rate {}",
         program(),
         set.kafka.brokers,
         options.seed,
         options.chat_rate
-    );
-    println!("            configuration {}", config.display());
+    ));
+    output::line(format_args!("            configuration {}", config.display()));
     if let Some(address) = http {
-        println!(
+        output::line(format_args!(
             "            http://{address}/   in a browser, or curl http://{address}/status   (also /metrics, /ready)"
-        );
+        ));
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     app::group_digits,
     demo::{Percentiles, pipeline::Usage, program, stage_set::StageSet},
     generate::Report,
+    output,
 };
 use serde_json::Value;
 use std::{
@@ -61,10 +62,13 @@ pub struct Screen<'a> {
 
 impl Screen<'_> {
     pub fn show(&self) {
-        println!("\n{}", summary(self.outcome));
-        println!("\n{}", tree(&self.set.lake));
-        println!("\na query to try{}", if self.set.is_kept() { "" } else { " (after KEEP=1 make demo)" });
-        println!("  {}", duckdb(&self.set.lake));
+        output::line(format_args!("\n{}", summary(self.outcome)));
+        output::line(format_args!("\n{}", tree(&self.set.lake)));
+        output::line(format_args!(
+            "\na query to try{}",
+            if self.set.is_kept() { "" } else { " (after KEEP=1 make demo)" }
+        ));
+        output::line(format_args!("  {}", duckdb(&self.set.lake)));
     }
 }
 
@@ -183,16 +187,23 @@ fn name(path: &Path) -> String {
 pub fn show_kept(set: &StageSet, names: &Names, http: Option<&str>) {
     let crate::config::model::Postgres { host, port, db, user, .. } = &set.postgres;
     let table = &names.table;
-    println!("  orders    psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {table} LIMIT 5'");
-    println!(
+    output::line(format_args!(
+        "  orders    psql -h {host} -p {port} -U {user} {db} -c 'SELECT * FROM {table} LIMIT 5'"
+    ));
+    output::line(format_args!(
         "            {} generate orders --url postgres://{user}@{host}:{port}/{db} --table {table} --rate 100",
         program()
-    );
-    println!("            topic {} on {}, configuration {}", names.topic, set.kafka.brokers, names.config.display());
+    ));
+    output::line(format_args!(
+        "            topic {} on {}, configuration {}",
+        names.topic,
+        set.kafka.brokers,
+        names.config.display()
+    ));
     if let Some(address) = http {
-        println!(
+        output::line(format_args!(
             "            http://{address}/   in a browser, or curl http://{address}/status   (also /metrics, /ready)"
-        );
+        ));
     }
 }
 

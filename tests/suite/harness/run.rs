@@ -42,8 +42,21 @@ impl Run {
         Run::command(test, command)
     }
 
+    /// The same with standard output on a pipe whose reader has gone away, and standard error too where
+    /// `is_silent`; else that is kept as ever.
+    pub fn unread(test: &Test, arguments: &[&str], is_silent: bool) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.args(arguments);
+        Run::spawn(test, command, Some(unread_pipe()), is_silent.then(unread_pipe))
+    }
+
     /// Any command (another user's, under a limit) in the same keeping.
-    pub fn command(test: &Test, mut command: Command) -> Run {
+    pub fn command(test: &Test, command: Command) -> Run {
+        Run::spawn(test, command, None, None)
+    }
+
+    /// Its output goes where it is said, else into files.
+    fn spawn(test: &Test, mut command: Command, out: Option<Stdio>, err: Option<Stdio>) -> Run {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let (stdout, stderr) = (test.path(&format!("run{n}.out")), test.path(&format!("run{n}.err")));
@@ -51,8 +64,8 @@ impl Run {
         command
             .current_dir(test.dir())
             .stdin(Stdio::null())
-            .stdout(File::create(&stdout).expect("the file for stdout"))
-            .stderr(File::create(&stderr).expect("the file for stderr"));
+            .stdout(out.unwrap_or_else(|| File::create(&stdout).expect("the file for stdout").into()))
+            .stderr(err.unwrap_or_else(|| File::create(&stderr).expect("the file for stderr").into()));
         let child = process::spawn(command, Lifetime::EndsWithUs, libc::SIGKILL).expect("the child");
         Run { child, title, stdout, stderr }
     }
@@ -146,6 +159,11 @@ impl Drop for Run {
             eprintln!("--- {}\n--- stdout:\n{out}\n--- end of stderr:\n{end}\n---", self.title);
         }
     }
+}
+
+fn unread_pipe() -> Stdio {
+    let (_, writer) = std::io::pipe().expect("a pipe");
+    writer.into()
 }
 
 fn read(path: &Path) -> String {
