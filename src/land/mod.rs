@@ -37,7 +37,7 @@ use crate::{
     config::model::{Land, LandTable, Pipeline},
     health::State,
     kafka::topic,
-    lake::{ledger_file::Ledger, upkeep},
+    lake::{ledger::Recovery, ledger_file::Ledger, upkeep},
     stage::{Context, Summary},
 };
 use budget::Budget;
@@ -208,9 +208,9 @@ pub fn group(land: &Land, table: &LandTable) -> String {
 /// Whether everything up to `target` has landed, as the ledger says of a partition that another process lands;
 /// read without its lock.
 fn has_landed(table: &LandTable, partition: i32, topic_id: &str, target: i64) -> bool {
-    match Ledger::peek(&table.directory(partition)) {
+    match Ledger::read(&table.directory(partition)) {
         // Offsets of a topic made anew are others: somebody has to take note of it, were it empty.
-        Some(progress) => progress.topic_id == topic_id && progress.next >= target,
-        None => target == 0,
+        Ok(Some(Recovery { progress: Some(progress), .. })) => progress.topic_id == topic_id && progress.next >= target,
+        _ => target == 0,
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     config::model::LandTable,
     kafka::reader::Extent,
     lake::{
+        ledger::Recovery,
         ledger_file::Ledger,
         reader::{self, FileReader, LakeReadError, TableFile},
         upkeep::{self, Dropped, Tally},
@@ -80,7 +81,7 @@ impl Expired {
                 let name = entry.file_name();
                 let name = name.to_str().and_then(|name| name.strip_prefix(&land.topic)?.strip_prefix('-'));
                 let Some(partition) = name.and_then(|partition| partition.parse().ok()) else { continue };
-                if let Some(progress) = Ledger::peek(&entry.path()) {
+                if let Ok(Some(Recovery { progress: Some(progress), .. })) = Ledger::read(&entry.path()) {
                     expired.landed_to.insert(partition, progress.next - 1);
                 }
             }
