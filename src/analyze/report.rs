@@ -6,6 +6,7 @@ use super::{
     window::{Added, Engine},
 };
 use crate::{
+    clock,
     config::model::Job,
     health::{Letters, Moment, State, Unit, Window, Windows},
     kafka::{consumer::Record, partitions::Partition},
@@ -13,6 +14,7 @@ use crate::{
     record::reason::Reason,
     stage::{Failure, Summary},
 };
+use chrono::SecondsFormat;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -293,6 +295,5 @@ impl Report {
 }
 
 pub fn time_text(ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(ms)
-        .map_or_else(|| format!("{ms} ms"), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    clock::iso_to(ms.saturating_mul(1_000), SecondsFormat::Millis)
 }

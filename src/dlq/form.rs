@@ -1,8 +1,8 @@
 //! A letter as one JSON object: what `export` writes a line of, and `show --format json` prints.
 
 use super::letter::Letter;
+use crate::clock;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use chrono::{DateTime, SecondsFormat};
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 /// Bytes are given as text where they are UTF-8, else as base64: of the two fields at most one is there, and
@@ -63,12 +63,6 @@ fn either(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
     }
 }
 
-/// ISO-8601 in UTC, to the microsecond where there is a fraction.
-pub fn time(micros: i64) -> String {
-    let known = DateTime::from_timestamp_micros(micros);
-    known.map_or_else(|| format!("{micros} us"), |time| time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-}
-
 /// `YYYY-MM-DD`.
 pub fn day(days: i32) -> String {
     crate::record::time::partition(days).trim_start_matches("date=").to_owned()
@@ -89,8 +83,8 @@ impl<'a> Form<'a> {
             offset: letter.offset,
             reason: &letter.reason,
             detail: &letter.detail,
-            time: time(letter.refused_us),
-            record_time: letter.recorded_us.map(time),
+            time: clock::iso(letter.refused_us),
+            record_time: letter.recorded_us.map(clock::iso),
             day: day(letter.day()),
             replayed: letter.replayed,
             key,

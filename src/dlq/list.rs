@@ -5,7 +5,7 @@ use super::{
     selection::Selection,
     table::{self, Set},
 };
-use crate::{app::group_digits, config::model::Config, dlq::letter::Letter};
+use crate::{app::group_digits, clock, config::model::Config, dlq::letter::Letter};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt};
@@ -144,8 +144,8 @@ impl Counting {
                     reason: of(By::Reason),
                     count: tally.count,
                     replayed: tally.replayed,
-                    first: form::time(tally.first_us),
-                    last: form::time(tally.last_us),
+                    first: clock::iso(tally.first_us),
+                    last: clock::iso(tally.last_us),
                     example: tally.example,
                     detail: tally.detail,
                 }

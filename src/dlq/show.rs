@@ -3,11 +3,11 @@
 use super::{
     DlqError, Next, Stores, blocking, escape,
     filter::Filter,
-    form::{self, Form},
+    form::Form,
     letter::{Id, Letter},
     pipelines, replayed,
 };
-use crate::{app::group_digits, config::model::Config};
+use crate::{app::group_digits, clock, config::model::Config};
 use clap::Args;
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeSet, fmt};
@@ -126,8 +126,8 @@ fn text(letter: &Letter) -> String {
     line("offset", letter.offset.to_string());
     line("reason", escape::line(&letter.reason));
     line("detail", escape::line(&letter.detail));
-    line("refused", form::time(letter.refused_us));
-    line("recorded", letter.recorded_us.map_or_else(|| "not known".to_owned(), form::time));
+    line("refused", clock::iso(letter.refused_us));
+    line("recorded", letter.recorded_us.map_or_else(|| "not known".to_owned(), clock::iso));
     let replayed = letter.replayed.map_or("not known", |replayed| if replayed { "yes" } else { "no" });
     line("replayed", replayed.to_owned());
     line("key", value(letter.body.key.as_deref()));

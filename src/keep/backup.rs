@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     app::group_digits,
+    clock,
     config::model::{LandTable, Pipeline},
     kafka::{
         reader::{ReadError, Reader},
@@ -35,6 +36,7 @@ use crate::{
     },
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::SecondsFormat;
 use clap::Args;
 use serde::Serialize;
 use std::{
@@ -112,7 +114,7 @@ async fn one(pipeline: &Pipeline, options: &Options, root: &Path) -> Result<Repo
     let mut manifest = Manifest {
         format: FORMAT,
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        created: clock::iso_to(clock::now_us(), SecondsFormat::Secs),
         pipeline: pipeline.name.clone(),
         with_data: options.with_data,
         topics: BTreeMap::new(),

@@ -4,13 +4,14 @@
 //! kernel's lock on the open file, gone with its holder; what the file says is for people.
 
 use super::LakeError;
+use crate::clock;
+use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, Write},
     path::Path,
-    time::SystemTime,
 };
 
 /// Who holds a lock, as the lock file says.
@@ -79,12 +80,8 @@ pub fn acquire_file(path: &Path) -> Result<Attempt, LakeError> {
             return Err(LakeError::Io { action: "lock", path: path.to_owned(), source });
         }
     }
-    let since = chrono::DateTime::<chrono::Utc>::from(SystemTime::now());
-    let holder = Holder {
-        pid: std::process::id(),
-        host: host(),
-        since: since.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-    };
+    let since = clock::iso_to(clock::now_us(), SecondsFormat::Secs);
+    let holder = Holder { pid: std::process::id(), host: host(), since };
     // Only for people: on a full disk the lock still holds.
     let noted = file
         .set_len(0)

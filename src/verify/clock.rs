@@ -58,14 +58,6 @@ pub fn time_and_offset_us(text: &str) -> Option<(i64, i64)> {
     Some((time, offset_us(rest)?))
 }
 
-/// `2025-01-15T12:24:00.5Z`, for reports.
-pub fn iso(us: i64) -> String {
-    match chrono::DateTime::from_timestamp_micros(us) {
-        Some(time) => time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
-        None => format!("{us} µs"),
-    }
-}
-
 /// The name of the day that holds a UTC microsecond, as partition directories have it.
 pub fn day_name(us: i64) -> Option<String> {
     day_name_of(us.div_euclid(DAY_US))

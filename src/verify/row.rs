@@ -5,6 +5,7 @@ use super::{
     canon::{self, Kind},
     clock, entry,
 };
+use crate::clock::iso;
 use std::ops::Range;
 
 /// A column's name as it stands in the hashed bytes.
@@ -101,7 +102,7 @@ pub fn display_cell(kind: &Kind, canonical: &[u8]) -> String {
     let text = canon::display(canonical);
     let number = || text.parse::<i64>().ok().filter(|_| canonical.first() == Some(&b'@'));
     match kind {
-        Kind::Timestamp(_) => number().map_or(text.clone(), clock::iso),
+        Kind::Timestamp(_) => number().map_or(text.clone(), iso),
         Kind::Date => number().and_then(clock::day_name_of).unwrap_or(text.clone()),
         Kind::Float32 if canonical.len() == 5 => {
             canonical[1..].try_into().map_or(text.clone(), |bits| f32::from_bits(u32::from_be_bytes(bits)).to_string())

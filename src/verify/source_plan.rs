@@ -7,6 +7,7 @@ use super::{
     row::{RowBytes, Tag, push_key_cell},
 };
 use crate::{
+    clock::iso,
     config::model::CaptureTable,
     postgres::{catalogue, quote_ident, quote_literal},
 };
@@ -307,6 +308,6 @@ pub fn display_watermark(watermark: Option<i64>) -> String {
         None => "null: only the first load reads such rows".to_owned(),
         Some(i64::MAX) => "infinity".to_owned(),
         Some(i64::MIN) => "-infinity".to_owned(),
-        Some(us) => clock::iso(us),
+        Some(us) => iso(us),
     }
 }

@@ -1,5 +1,6 @@
 //! A user's own measurements: two columns of CSV, evenly spaced in time.
 
+use crate::clock;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use std::{collections::HashMap, io::Read};
 use thiserror::Error;
@@ -45,8 +46,7 @@ pub enum SeriesError {
 
 /// UTC, as all times are printed.
 pub fn format_time(time_ms: i64) -> String {
-    DateTime::from_timestamp_millis(time_ms)
-        .map_or_else(|| format!("{time_ms} ms"), |time| time.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string())
+    clock::iso(time_ms.saturating_mul(1_000))
 }
 
 /// Milliseconds since 1970. Without a zone UTC is meant; a bare number is seconds, or from 100,000,000,000 (the year

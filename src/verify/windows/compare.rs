@@ -9,7 +9,7 @@ use super::{
     report::{Findings, Kind},
     spec::Spec,
 };
-use crate::{config::model::Function, verify::clock};
+use crate::{clock::iso, config::model::Function};
 use std::collections::BTreeMap;
 
 /// A row of the table.
@@ -85,7 +85,7 @@ impl Comparison<'_> {
         counts.approximate_rows += stored.iter().filter(|row| row.is_approximate).count() as u64;
         let start_us = self.spec.start_ms(number) * 1_000;
         let zeros = vec![0; self.spec.inputs()];
-        let place = format!("{} {}", self.table, clock::iso(start_us));
+        let place = format!("{} {}", self.table, iso(start_us));
         let (lacking, perhaps, uncertain) = (zeros.clone(), zeros.clone(), zeros);
         let mut scene = Scene { number, place, listed, lacking, perhaps, uncertain, excused: Vec::new(), findings };
         if let Some(window) = window {
@@ -98,7 +98,7 @@ impl Comparison<'_> {
                 own.insert(row.key.clone(), row);
             } else {
                 let what = "no window of the job begins then".to_owned();
-                let place = format!("{} {}", self.table, clock::iso(row.start_us));
+                let place = format!("{} {}", self.table, iso(row.start_us));
                 scene.findings.add(Kind::Unexpected, row.key, place, what);
             }
         }
@@ -196,7 +196,7 @@ impl Comparison<'_> {
         let mut wrong = Vec::new();
         let end_us = stored.start_us + self.spec.size_ms * 1_000;
         if stored.end_us != end_us {
-            let (found, right) = (clock::iso(stored.end_us), clock::iso(end_us));
+            let (found, right) = (iso(stored.end_us), iso(end_us));
             wrong.push(format!("window_end: table {found}, recomputed {right}"));
         }
         if !stored.is_final {
@@ -248,7 +248,7 @@ impl Comparison<'_> {
                 findings.explain(by_late, key, place.clone(), what);
             }
         } else if excused.is_empty() {
-            let start = clock::iso(self.spec.start_ms(number) * 1_000);
+            let start = iso(self.spec.start_ms(number) * 1_000);
             for (topic, words) in wrong {
                 findings.add(Kind::Differing, (*topic).to_owned(), format!("late_events {start}"), words);
             }

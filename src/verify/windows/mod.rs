@@ -34,13 +34,13 @@ mod tables;
 mod topics;
 mod walk;
 
-use super::{Options, clock, entry::SpillError, progress};
+use super::{Options, entry::SpillError, progress};
 use crate::{
     analyze::{
         anomaly::moment_id,
         sentiment::{self, Analyzer},
     },
-    clock::now_ms,
+    clock::{iso, now_ms},
     config::model::{Job, Kafka, Pipeline, Postgres},
     kafka::{
         reader::{ReadError, Reader},
@@ -121,7 +121,7 @@ pub fn units(pipeline: &Pipeline) -> Vec<JobUnit> {
 }
 
 fn time_text(ms: i64) -> String {
-    clock::iso(ms * 1_000)
+    iso(ms * 1_000)
 }
 
 impl JobUnit {

@@ -5,7 +5,7 @@ use super::{
     report::{Findings, Kind},
     tables::Moment,
 };
-use crate::verify::clock;
+use crate::clock::iso;
 
 /// Looks at the moments of one watch, which come by key and window.
 pub struct Moments<'a> {
@@ -24,7 +24,7 @@ impl<'a> Moments<'a> {
 
     pub fn look(&mut self, moment: Moment, findings: &mut Findings) {
         findings.counts.moments += 1;
-        let place = format!("moments {} {}", self.kind, clock::iso(moment.start_us));
+        let place = format!("moments {} {}", self.kind, iso(moment.start_us));
         let found = (moment.key.clone(), moment.start_us);
         if self.before.as_ref() == Some(&found) {
             let what = format!("is there twice, once more as {}", moment.id);
@@ -41,7 +41,7 @@ impl<'a> Moments<'a> {
         let mut wrong = Vec::new();
         let end_us = moment.start_us + self.size_ms * 1_000;
         if moment.end_us != end_us {
-            wrong.push(format!("window_end is {}, not {}", clock::iso(moment.end_us), clock::iso(end_us)));
+            wrong.push(format!("window_end is {}, not {}", iso(moment.end_us), iso(end_us)));
         }
         let Some(row) = &moment.row else {
             wrong.push("its window has no row".to_owned());
