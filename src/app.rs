@@ -5,7 +5,7 @@
 //! have ended. What a stage promises about its own failures is written in its `mod.rs`.
 
 use crate::{
-    analyze, capture,
+    amount, analyze, capture,
     clock::now_ms,
     config::model::{Config, Pipeline},
     health::Health,
@@ -106,8 +106,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, summary) in self.stages() {
             let rows = group_digits(summary.rows);
-            let mebibytes = summary.bytes as f64 / f64::from(1 << 20);
-            write!(f, "{name:<8} {rows:>13} rows {mebibytes:>11.1} MiB")?;
+            let bytes = amount::bytes(summary.bytes);
+            write!(f, "{name:<8} {rows:>13} rows {bytes:>15}")?;
             if name == "land" {
                 write!(f, " {:>8} files", group_digits(summary.files))?;
             }
@@ -121,11 +121,11 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "{:.1} s, {} rows/s, {:.1} CPU s, peak RSS {:.0} MiB",
+            "{:.1} s, {} rows/s, {:.1} CPU s, peak RSS {}",
             self.seconds,
             group_digits(self.rows_per_second as u64),
             self.cpu_seconds,
-            self.peak_rss_bytes as f64 / f64::from(1 << 20)
+            amount::bytes(self.peak_rss_bytes)
         )
     }
 }

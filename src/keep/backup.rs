@@ -17,9 +17,9 @@
 use super::{
     KeepError, backup_tables, land_tables,
     manifest::{self, DataFile, Extent, FORMAT, LandPart, Manifest, PartitionPart, Sink, TopicState},
-    mebibytes,
 };
 use crate::{
+    amount,
     app::group_digits,
     clock,
     config::model::{LandTable, Pipeline},
@@ -278,6 +278,6 @@ impl fmt::Display for Report {
         for (table, rows) in &self.tables {
             write!(f, ", {} rows of {table}", group_digits(*rows))?;
         }
-        write!(f, "; {}", mebibytes(self.bytes))
+        write!(f, "; {}", amount::bytes(self.bytes))
     }
 }

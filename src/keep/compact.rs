@@ -2,11 +2,12 @@
 //! columns. Files are merged with their neighbours by offset and never across a change of the columns, so
 //! that a file still says which offsets it holds and which columns a record of them could have filled.
 
-use super::{KeepError, Left, is_before, kept_from, land_tables, mebibytes};
+use super::{KeepError, Left, failed, failed_lines, is_before, kept_from, land_tables, left_lines};
 use crate::{
+    amount,
     app::group_digits,
     clock::{now_ms, now_us},
-    config::model::{LandTable, Pipeline},
+    config::model::Pipeline,
     lake::{
         self, LakeError,
         ledger::Root,
@@ -103,7 +104,7 @@ pub fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) -> Res
                 report.dates.extend(work.iter().map(|work| work.line.clone()));
                 all.push((table, upkeep, work));
             }
-            Err(error) => report.failures.push(failure(table, &error)),
+            Err(error) => report.failures.push(failed(table, &error)),
         }
     }
     say(&report);
@@ -119,17 +120,13 @@ pub fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) -> Res
                     report.dates.push(done);
                 }
                 Err(error) => {
-                    report.failures.push(failure(table, &error));
+                    report.failures.push(failed(table, &error));
                     break;
                 }
             }
         }
     }
     Ok(report)
-}
-
-fn failure(table: &LandTable, error: &LakeError) -> Left {
-    Left { what: table.topic.clone(), why: error.to_string() }
 }
 
 fn plan(upkeep: &Upkeep, options: &Options, left: &mut Vec<Left>) -> Result<Vec<Work>, LakeError> {
@@ -256,23 +253,19 @@ impl Report {
                 "{}: {} files of {} with {} rows become {}\n",
                 date.path.display(),
                 group_digits(date.files_before),
-                mebibytes(date.bytes_before),
+                amount::bytes(date.bytes_before),
                 group_digits(date.rows),
                 group_digits(date.files_after),
             ));
         }
-        for left in &self.left {
-            text.push_str(&format!("{}: left, {}\n", left.what, left.why));
-        }
+        text.push_str(&left_lines(&self.left));
         text
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for failure in &self.failures {
-            writeln!(f, "failed: {}: {}", failure.what, failure.why)?;
-        }
+        f.write_str(&failed_lines(&self.failures))?;
         let sum = |part: fn(&Date) -> u64| self.dates.iter().map(part).sum::<u64>();
         let (before, after) = (sum(|date| date.files_before), sum(|date| date.files_after));
         let verb = if self.dry_run { "would compact" } else { "compacted" };
@@ -284,12 +277,12 @@ impl fmt::Display for Report {
             group_digits(before),
             group_digits(after),
             group_digits(sum(|date| date.rows)),
-            mebibytes(sum(|date| date.bytes_before)),
+            amount::bytes(sum(|date| date.bytes_before)),
         )?;
         if self.dry_run {
             return Ok(());
         }
-        write!(f, " now {}", mebibytes(sum(|date| date.bytes_after.unwrap_or_default())))
+        write!(f, " now {}", amount::bytes(sum(|date| date.bytes_after.unwrap_or_default())))
     }
 }
 

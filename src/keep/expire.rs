@@ -6,8 +6,9 @@
 //! such dates for expired and not for lost, and no more. A row that arrives late for a dropped date lands as
 //! any other, and goes with the next expire.
 
-use super::{KeepError, Left, expire_tables, is_before, kept_from, land_tables, mebibytes};
+use super::{KeepError, Left, expire_tables, failed, failed_lines, is_before, kept_from, land_tables, left_lines};
 use crate::{
+    amount,
     app::group_digits,
     clock::now_us,
     config::model::Pipeline,
@@ -113,9 +114,9 @@ pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) 
         match planned {
             Ok((upkeep, work)) => {
                 report.dates.extend(work.iter().map(|work| work.line.clone()));
-                all.push((upkeep, work));
+                all.push((table, upkeep, work));
             }
-            Err(error) => report.failures.push(Left { what: table.topic.clone(), why: error.to_string() }),
+            Err(error) => report.failures.push(failed(table, &error)),
         }
     }
     if let Some(tables) = &tables {
@@ -127,11 +128,11 @@ pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) 
         return Ok(report);
     }
     report.dates.clear();
-    for (mut upkeep, work) in all {
+    for (table, mut upkeep, work) in all {
         for work in work {
             let done = upkeep.replace(work.root, &work.date, &[], &work.names, Some(work.tally));
             if let Err(error) = done {
-                report.failures.push(Left { what: work.line.topic, why: error.to_string() });
+                report.failures.push(failed(table, &error));
                 break;
             }
             tracing::info!(path = %work.line.path.display(), rows = work.line.rows, "dropped");
@@ -183,7 +184,7 @@ impl Report {
                 "{}: {} files of {} with {} rows go\n",
                 date.path.display(),
                 group_digits(date.files),
-                mebibytes(date.bytes),
+                amount::bytes(date.bytes),
                 group_digits(date.rows),
             ));
         }
@@ -191,18 +192,14 @@ impl Report {
             let rows = group_digits(table.rows);
             text.push_str(&format!("table {}: {rows} rows of before {} go\n", table.table, table.before));
         }
-        for left in &self.left {
-            text.push_str(&format!("{}: left, {}\n", left.what, left.why));
-        }
+        text.push_str(&left_lines(&self.left));
         text
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for failure in &self.failures {
-            writeln!(f, "failed: {}: {}", failure.what, failure.why)?;
-        }
+        f.write_str(&failed_lines(&self.failures))?;
         let sum = |part: fn(&Date) -> u64| self.dates.iter().map(part).sum::<u64>();
         let verb = if self.dry_run { "would drop" } else { "dropped" };
         write!(
@@ -212,7 +209,7 @@ impl fmt::Display for Report {
             group_digits(self.dates.len() as u64),
             group_digits(sum(|date| date.files)),
             group_digits(sum(|date| date.rows)),
-            mebibytes(sum(|date| date.bytes)),
+            amount::bytes(sum(|date| date.bytes)),
         )?;
         for table in &self.tables {
             write!(f, "; {} rows of {}", group_digits(table.rows), table.table)?;

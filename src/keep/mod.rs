@@ -83,8 +83,19 @@ pub struct Left {
     pub why: String,
 }
 
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+/// A table at which the work ended.
+fn failed(table: &LandTable, error: &LakeError) -> Left {
+    Left { what: table.topic.clone(), why: error.to_string() }
+}
+
+/// The end of a plan: what it leaves, a line each.
+fn left_lines(left: &[Left]) -> String {
+    left.iter().map(|Left { what, why }| format!("{what}: left, {why}\n")).collect()
+}
+
+/// The start of a summary: what failed, a line each.
+fn failed_lines(failures: &[Left]) -> String {
+    failures.iter().map(|Left { what, why }| format!("failed: {what}: {why}\n")).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@
 //! and records that had not landed, or not been counted, when their topic was lost.
 
 use super::{
-    KeepError, Left, backup, backup_tables, land_tables,
+    KeepError, Left, backup, backup_tables, land_tables, left_lines,
     manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
     schema_path,
     support::{Held, Support, support},
@@ -503,9 +503,7 @@ impl Report {
         for step in &self.steps {
             text.push_str(&format!("{step}\n"));
         }
-        for left in &self.left {
-            text.push_str(&format!("{}: left, {}\n", left.what, left.why));
-        }
+        text.push_str(&left_lines(&self.left));
         for missing in &self.missing {
             let rows = missing.rows.map_or_else(String::new, |rows| format!(" (at most {} rows)", group_digits(rows)));
             text.push_str(&format!(

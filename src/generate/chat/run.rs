@@ -4,7 +4,7 @@
 
 use super::{Event, Generator, Kind, PlantedFile, Settings, Topic, Totals, payload::iso_time};
 use crate::{
-    clock,
+    amount, clock,
     config::model::{Compression, Kafka},
     generate::{GenerateError, Show, shown::Shown},
     kafka::{
@@ -109,9 +109,9 @@ impl std::fmt::Display for Report {
             self.start,
             self.end
         )?;
-        let mebibytes = *bytes as f64 / f64::from(1 << 20);
+        let bytes = amount::bytes(*bytes);
         let (seconds, rate) = (self.seconds, self.records_per_second);
-        write!(f, "{records} records, {mebibytes:.1} MiB in {seconds:.1} s: {rate:.0} records/s")
+        write!(f, "{records} records, {bytes} in {seconds:.1} s: {rate:.0} records/s")
     }
 }
 
