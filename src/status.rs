@@ -6,7 +6,7 @@ mod command;
 mod table;
 
 pub use command::{Options, StatusError, run};
-pub use table::{age, passed, rate, seconds};
+pub use table::{age, columns, passed, rate, seconds};
 
 use crate::{
     health::{Health, State, UnitId, UnitStatus},

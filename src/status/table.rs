@@ -64,7 +64,8 @@ fn number(text: String) -> Cell {
 pub fn table(status: &Status) -> String {
     let now = status.now_seconds;
     let is_plural = status.pipelines().len() > 1;
-    let mut rows = vec![heading(is_plural)];
+    let heading = columns(is_plural).iter().map(|(name, is_number)| ((*name).to_owned(), *is_number));
+    let mut rows = vec![heading.collect()];
     for unit in &status.units {
         let prefix = is_plural.then(|| text(&unit.pipeline));
         rows.push(prefix.into_iter().chain(unit_cells(unit, now)).collect());
@@ -109,8 +110,10 @@ fn headline(status: &Status) -> String {
     format!("headwater {}: {verdict}; up {uptime}, {cpu_seconds:.1} CPU s{memory}", visible(version))
 }
 
-fn heading(is_plural: bool) -> Vec<Cell> {
-    let names = [
+/// What is told of a unit, and whether it is a number; the pipeline only where there are several.
+pub fn columns(is_plural: bool) -> &'static [(&'static str, bool)] {
+    const ALL: [(&str, bool); 10] = [
+        ("pipeline", false),
         ("stage", false),
         ("table, topic, job", false),
         ("state", false),
@@ -121,8 +124,7 @@ fn heading(is_plural: bool) -> Vec<Cell> {
         ("dead letters", true),
         ("last commit", false),
     ];
-    let pipeline = is_plural.then_some(("pipeline", false));
-    pipeline.into_iter().chain(names).map(|(name, is_number)| (name.to_owned(), is_number)).collect()
+    &ALL[usize::from(!is_plural)..]
 }
 
 fn unit_cells(unit: &UnitLine, now: f64) -> [Cell; 9] {

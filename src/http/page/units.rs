@@ -10,7 +10,7 @@ use super::{
 use crate::{
     app::group_digits,
     health::{Health, Point},
-    status::{Status, UnitLine, age, passed, rate, seconds},
+    status::{Status, UnitLine, age, columns, passed, rate, seconds},
     visible::shortened,
 };
 
@@ -114,20 +114,7 @@ pub fn table(html: &mut Html, status: &Status) {
         "events read by a job. Rates are means of the last minute. A delay is the age of the newest row (capture) or ",
     );
     html.raw("the oldest record (land) of the newest commit; a job is behind the clock by its watermark.</p>");
-    let columns = [
-        ("pipeline", false),
-        ("stage", false),
-        ("table, topic, job", false),
-        ("state", false),
-        ("rows/s", true),
-        ("delay", true),
-        ("lag", true),
-        ("rows", true),
-        ("dead letters", true),
-        ("last commit", false),
-        ("last error", false),
-    ];
-    begin_table(html, "units-h", &columns[usize::from(!is_plural)..]);
+    begin_table(html, "units-h", &[columns(is_plural), &[("last error", false)]].concat());
     // Those in trouble are not among the ones left out.
     let mut shown: Vec<&UnitLine> = status.units.iter().collect();
     if shown.len() > MOST_ROWS {
