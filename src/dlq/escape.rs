@@ -1,6 +1,7 @@
 //! Bytes of others on a terminal: nothing that they hold can move the cursor, change colours, reverse the
 //! direction of the text or pass for a line of ours.
 
+use crate::visible::is_hidden;
 use std::fmt::Write;
 
 /// Of a payload that is shown on one line, at most so many characters.
@@ -73,7 +74,7 @@ fn push(out: &mut String, character: char) {
         '\r' => write!(out, "\\r"),
         '\t' => write!(out, "\\t"),
         '\\' => write!(out, "\\\\"),
-        character if character.is_control() || is_unseen(character) => {
+        character if is_hidden(out, character) => {
             write!(out, "\\u{{{:x}}}", u32::from(character))
         }
         character => {
@@ -83,17 +84,10 @@ fn push(out: &mut String, character: char) {
     };
 }
 
-/// Marks of direction, joiners, line separators and their kin, private and unassigned ones beyond.
-fn is_unseen(character: char) -> bool {
-    matches!(u32::from(character),
-        0xad | 0x34f | 0x600..=0x605 | 0x61c | 0x6dd | 0x70f | 0x8e2 | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180b..=0x180f
-        | 0x200b..=0x200f | 0x2028..=0x202e | 0x2060..=0x206f | 0x3164 | 0xfe00..=0xfe0f | 0xfeff | 0xffa0 | 0xfff0..=0xfffb
-        | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe000..=0xf8ff | 0xe0000..)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::visible::has_hidden;
     use proptest::prelude::*;
 
     #[test]
@@ -126,7 +120,7 @@ mod tests {
         #[test]
         fn a_line_stays_a_line(text in any::<String>()) {
             let shown = line(&text);
-            prop_assert!(!shown.chars().any(|c| c.is_control() || is_unseen(c)));
+            prop_assert!(!has_hidden(&shown));
             prop_assert!(cut(&text, 10).chars().count() <= 10 * 10 + 1);
         }
     }
