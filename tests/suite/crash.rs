@@ -10,6 +10,7 @@ use crate::harness::{
     lake,
     run::Exit,
 };
+use crate::landing::general_head;
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -60,24 +61,15 @@ fn insert_old_rows(db: &Db, count: u64) {
 }
 
 fn config(test: &Test, topic: &str) -> String {
-    let (pg, dir) = (&test.postgres, test.dir().display());
+    let (head, dir) = (general_head(test), test.dir().display());
     format!(
-        "pipeline: {name}\n\
-         postgres: {{host: {host}, port: {port}, db: {db}, user: {user}, tls_mode: disable}}\n\
-         kafka: {{brokers: \"{brokers}\"}}\n\
+        "{head}\
          capture:\n  poll_interval_ms: 100\n  slack_ms: 300\n  chunk_rows: 2500\n  max_transaction_rows: 2500\n  \
          last_processed_timestamp_location: {dir}/lastprocess\n  \
          tables: [{{table: orders, topic: {topic}, watermark: created_at, partitions: 3}}]\n\
          land:\n  rotate_ms: 400\n  rotate_bytes: 1048576\n  tables:\n    \
          - {{topic: {topic}, path: {dir}/lake, checkpoint_location: {dir}/checkpoints, date_column: created_at, \
-              not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n\
-         http: {{listen: null}}\n",
-        name = test.prefix,
-        host = pg.host,
-        port = pg.port,
-        db = pg.db,
-        user = pg.user,
-        brokers = test.brokers,
+              not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n",
     )
 }
 

@@ -98,10 +98,11 @@ fn lands_what_is_good(test: &Test, table: &Table) {
     assert_eq!(report["land"]["dead_letters"], serde_json::json!(by_reason), "the summary's dead letters");
 }
 
-/// Each case under an odd key with odd headers, and after each a good order.
-fn write(test: &Test, table: &Table, cases: &[Case]) {
-    let keys: [Option<Vec<u8>>; 6] = [
-        Some(b"101".to_vec()),
+/// The record of the nth case in one of three partitions, under the nth of odd keys (one of which is the good one) and with odd headers, the
+/// first of which says the number.
+pub fn odd(n: usize, payload: &Option<Vec<u8>>, good_key: &[u8]) -> Raw {
+    let keys = [
+        Some(good_key.to_vec()),
         None,
         Some(Vec::new()),
         Some(vec![0xff, 0x00, 0xfe]),
@@ -117,15 +118,19 @@ fn write(test: &Test, table: &Table, cases: &[Case]) {
         vec![header("../é\u{1F354}", Some(b"../../etc/passwd")), header("x=y", Some(&[b'v'; 5_000]))],
         (0..100).map(|n| header(&format!("h{n}"), Some(b"v"))).collect(),
     ];
+    let mut all = vec![header("case", Some(n.to_string().as_bytes()))];
+    all.extend(headers[n % headers.len()].iter().cloned());
+    // 7 and 6 have no common divisor: every key meets every kind of header.
+    let key = keys[(n / 7) % keys.len()].clone();
+    Raw { partition: n as i32 % PARTITIONS, key, value: payload.clone(), headers: all }
+}
+
+/// Each case under an odd key with odd headers, and after each a good order.
+fn write(test: &Test, table: &Table, cases: &[Case]) {
     let writer = Writer::new(&test.brokers, &table.topic);
     for (n, case) in cases.iter().enumerate() {
-        let mut all = vec![header("case", Some(n.to_string().as_bytes()))];
-        all.extend(headers[n % headers.len()].iter().cloned());
-        let partition = n as i32 % PARTITIONS;
-        // 7 and 6 have no common divisor: every key meets every kind of header.
-        let key = keys[(n / 7) % keys.len()].clone();
-        writer.send(&Raw { partition, key, value: case.payload.clone(), headers: all });
-        writer.order(partition, n as i64, &format!("2025-01-{:02}T12:24:{:02}Z", n % 5 + 10, n % 60));
+        writer.send(&odd(n, &case.payload, b"101"));
+        writer.order(n as i32 % PARTITIONS, n as i64, &format!("2025-01-{:02}T12:24:{:02}Z", n % 5 + 10, n % 60));
     }
     writer.flush();
 }

@@ -1,20 +1,18 @@
 //! The capture's memory stays within its bound, whatever the size of a table, a transaction or a row.
 
 use crate::harness::{Run, Test, kafka, run::Exit};
+use crate::landing::general_head;
 use std::{collections::HashSet, time::Duration};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const BOUND_MIB: u64 = 256;
 
 fn config(test: &Test, topic: &str, more: &str) -> std::path::PathBuf {
-    let pg = &test.postgres;
+    let head = general_head(test);
     test.write(
         "headwater.yml",
         &format!(
-            "pipeline: {}\npostgres: {{host: {}, port: {}, db: {}, user: {}, tls_mode: disable}}\nkafka: {{brokers: \"{}\"}}\n\
-             capture: {{poll_interval_ms: 100, {more} tables: [{{table: wide, topic: {topic}, watermark: created_at}}]}}\n\
-             http: {{listen: null}}\n",
-            test.prefix, pg.host, pg.port, pg.db, pg.user, test.brokers
+            "{head}capture: {{poll_interval_ms: 100, {more} tables: [{{table: wide, topic: {topic}, watermark: created_at}}]}}\n"
         ),
     )
 }

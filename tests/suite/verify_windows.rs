@@ -1,6 +1,7 @@
 //! `headwater verify` against windows that were written right, and then against every kind of damage:
 //! each must be found, counted exactly and named, and nothing else with it.
 
+use crate::analyze::scene::chat_measures;
 use crate::harness::{
     DEADLINE, Db, Run, Test, block_on, eventually,
     kafka::{Outgoing, create_topic, produce},
@@ -60,17 +61,7 @@ impl Chat {
                 "idle_timeout_ms": 1_500,
                 "retention_days": 36_500,
                 "inputs": [first, input("viewer", &viewer)],
-                "measures": [
-                    {"column": "chat_count", "function": "count"},
-                    {"column": "unique_chatters", "function": "distinct", "field": "user_id"},
-                    {"column": "avg_sentiment", "function": "sentiment_avg", "field": "message"},
-                    {"column": "positive_count", "function": "sentiment_positive", "field": "message"},
-                    {"column": "negative_count", "function": "sentiment_negative", "field": "message"},
-                    {"column": "top_emotes", "function": "top_k", "field": "emotes", "k": 5},
-                    {"column": "emote_counts", "function": "counts", "field": "emotes"},
-                    {"column": "chat_rate", "function": "rate"},
-                    {"column": "avg_viewers", "input": "viewer", "function": "avg", "field": "viewer_count"},
-                ],
+                "measures": chat_measures(),
                 "anomalies": [
                     watch("chat_spike", "chat_count", "up"),
                     watch("viewer_drop", "avg_viewers", "down"),

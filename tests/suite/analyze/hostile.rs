@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     harness::kafka::Message,
-    hostile::headers,
-    landing::{Raw, Writer},
+    hostile::{headers, odd},
+    landing::Writer,
 };
 use payloads::{Case, Expect};
 use serde_json::{Value, json};
@@ -58,28 +58,8 @@ fn a_hostile_topic_counts_what_is_good() {
 
 /// Each case under an odd key with odd headers.
 fn write(writer: &Writer, cases: &[Case]) {
-    let keys: [Option<Vec<u8>>; 6] = [
-        Some(b"s1".to_vec()),
-        None,
-        Some(Vec::new()),
-        Some(vec![0xff, 0x00, 0xfe]),
-        Some(b"../../x=%2F\n".to_vec()),
-        Some(vec![b'k'; 10_000]),
-    ];
-    let header = |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
-    let more = [
-        vec![],
-        vec![header("null", None), header("empty", Some(b"")), header("", Some(b"no name"))],
-        vec![header("twice", Some(b"1")), header("twice", None), header("twice", Some(b"\xff\x00"))],
-        vec![header("../é\u{1F354}", Some(b"../../etc/passwd")), header("x=y", Some(&[b'v'; 5_000]))],
-        (0..100).map(|n| header(&format!("h{n}"), Some(b"v"))).collect(),
-    ];
     for (n, case) in cases.iter().enumerate() {
-        let mut headers = vec![header("case", Some(n.to_string().as_bytes()))];
-        headers.extend(more[n % more.len()].iter().cloned());
-        // 6 and 5 have no common divisor: every key meets every kind of header.
-        let key = keys[n % keys.len()].clone();
-        writer.send(&Raw { partition: (n % 3) as i32, key, value: case.payload.clone(), headers });
+        writer.send(&odd(n, &case.payload, b"s1"));
     }
     writer.flush();
 }

@@ -62,21 +62,26 @@ impl Job {
                 {"name": "chat", "topic": chat, "key": "stream_id", "id": "event_id", "tokens": words("emotes")},
                 {"name": "viewer", "topic": viewer, "key": "stream_id"},
             ],
-            "measures": [
-                {"column": "chat_count", "function": "count"},
-                {"column": "unique_chatters", "function": "distinct", "field": "user_id"},
-                {"column": "avg_sentiment", "function": "sentiment_avg", "field": "message"},
-                {"column": "positive_count", "function": "sentiment_positive", "field": "message"},
-                {"column": "negative_count", "function": "sentiment_negative", "field": "message"},
-                {"column": "top_emotes", "function": "top_k", "field": "emotes", "k": 5},
-                {"column": "emote_counts", "function": "counts", "field": "emotes"},
-                {"column": "chat_rate", "function": "rate"},
-                {"column": "avg_viewers", "input": "viewer", "function": "avg", "field": "viewer_count"},
-            ],
+            "measures": chat_measures(),
         });
         merge(&mut job, &self.more);
         job
     }
+}
+
+/// The measures of the job that is shipped for chats: those of the inputs `chat` and `viewer`.
+pub fn chat_measures() -> Value {
+    json!([
+        {"column": "chat_count", "function": "count"},
+        {"column": "unique_chatters", "function": "distinct", "field": "user_id"},
+        {"column": "avg_sentiment", "function": "sentiment_avg", "field": "message"},
+        {"column": "positive_count", "function": "sentiment_positive", "field": "message"},
+        {"column": "negative_count", "function": "sentiment_negative", "field": "message"},
+        {"column": "top_emotes", "function": "top_k", "field": "emotes", "k": 5},
+        {"column": "emote_counts", "function": "counts", "field": "emotes"},
+        {"column": "chat_rate", "function": "rate"},
+        {"column": "avg_viewers", "input": "viewer", "function": "avg", "field": "viewer_count"},
+    ])
 }
 
 fn merge(into: &mut Value, from: &Value) {

@@ -7,6 +7,7 @@ use crate::harness::{
     lake,
     run::Exit,
 };
+use crate::landing::general_head;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
@@ -37,23 +38,14 @@ impl Scene {
                                   created_at timestamp NOT NULL DEFAULT now());
              CREATE INDEX ON orders (created_at)",
         );
-        let (pg, dir) = (&test.postgres, test.dir().display());
+        let (head, dir) = (general_head(&test), test.dir().display());
         let text = format!(
-            "pipeline: {name}\n\
-             postgres: {{host: {host}, port: {port}, db: {db}, user: {user}, tls_mode: disable}}\n\
-             kafka: {{brokers: \"{brokers}\"}}\n\
+            "{head}\
              capture:\n  poll_interval_ms: 100\n  slack_ms: 300\n  chunk_rows: 100\n  max_transaction_rows: 100\n  \
              tables: [{{table: orders, topic: {topic}, watermark: created_at, partitions: 3}}]\n\
              land:\n  rotate_ms: 200\n  rotate_bytes: 4000\n  tables:\n    \
              - {{topic: {topic}, path: {dir}/disk/lake, checkpoint_location: {dir}/disk/checkpoints, \
-                  date_column: placed_at, not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n\
-             http: {{listen: null}}\n",
-            name = test.prefix,
-            host = pg.host,
-            port = pg.port,
-            db = pg.db,
-            user = pg.user,
-            brokers = test.brokers,
+                  date_column: placed_at, not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n",
         );
         let file = test.write("headwater.yml", &text).display().to_string();
         Scene { test, topic, file }
