@@ -29,23 +29,14 @@ use std::{
     sync::Arc,
 };
 
-/// What the open files of one commit hold in memory together, about.
+/// What the open files hold in memory together, about.
 const READ_BYTES: usize = 8 << 20;
 
 /// One table's letters.
 pub struct Landed {
     source: Arc<Source>,
     topic: Arc<str>,
-    commits: Vec<Commit>,
-}
-
-/// The files of one commit, one for each day.
-struct Commit {
-    partition: i32,
-    first: i64,
-    last: i64,
-    /// Kafka's id of the topic, for files that do not say it themselves.
-    topic_id: Arc<str>,
+    /// Those of a partition and generation beside each other, in the order of their first offsets.
     files: Vec<LetterFile>,
 }
 
@@ -53,6 +44,9 @@ struct LetterFile {
     path: PathBuf,
     /// Where it stands until it is renamed to `path`.
     staged: Option<PathBuf>,
+    name: FileName,
+    /// Kafka's id of the topic, for files that do not say it themselves.
+    topic_id: Arc<str>,
     day: Option<i32>,
     bytes: u64,
 }
@@ -65,13 +59,12 @@ impl Landed {
         let mut landed = Landed {
             source: Arc::new(Source { pipeline: pipeline.to_owned(), stage: "land", job: None }),
             topic: table.topic.as_str().into(),
-            commits: Vec::new(),
+            files: Vec::new(),
         };
-        let mut commits: BTreeMap<(i32, u32, i64, i64), Commit> = BTreeMap::new();
         let mut uncounted: Vec<PathBuf> = listing.foreign;
         for file in listing.files {
             match is_named(&file, table, &ledgers) {
-                true => landed.add(&mut commits, &ledgers, file, None),
+                true => landed.add(&ledgers, file, None),
                 false => uncounted.push(file.path),
             }
         }
@@ -83,10 +76,12 @@ impl Landed {
                 let Some(name) = name else { continue };
                 let date = date.and_then(|date| date.strip_prefix("date=").map(str::to_owned));
                 let staged = table.directory(*partition).join("staging").join(&pending.staged);
-                landed.add(&mut commits, &ledgers, TableFile { path, date, name }, Some(staged));
+                landed.add(&ledgers, TableFile { path, date, name }, Some(staged));
             }
         }
-        landed.commits = commits.into_values().collect();
+        landed.files.sort_by(|a, b| a.place().cmp(&b.place()).then_with(|| a.path.cmp(&b.path)));
+        // One that is renamed by now was listed, too.
+        landed.files.dedup_by(|second, first| second.path == first.path);
         if let Some(first) = uncounted.first() {
             warnings.push(format!(
                 "{} in {} are named by no ledger and do not count, such as {}",
@@ -101,75 +96,89 @@ impl Landed {
         Ok(landed)
     }
 
-    fn add(
-        &self,
-        commits: &mut BTreeMap<(i32, u32, i64, i64), Commit>,
-        ledgers: &HashMap<i32, Recovery>,
-        file: TableFile,
-        staged: Option<PathBuf>,
-    ) {
-        let FileName { partition, generation, first_offset: first, last_offset: last, .. } = file.name;
-        let commit = commits.entry((partition, generation, first, last)).or_insert_with(|| {
-            let progress = ledgers.get(&partition).and_then(|ledger| ledger.progress.as_ref());
-            let known = progress.filter(|progress| progress.generation == generation);
-            let unknown = || format!("{}#{generation}", self.topic);
-            let topic_id = known.map_or_else(unknown, |progress| progress.topic_id.clone()).into();
-            Commit { partition, first, last, topic_id, files: Vec::new() }
-        });
-        if commit.files.iter().all(|known| known.path != file.path) {
-            let day = file.date.as_deref().and_then(|date| time::date(date.as_bytes()).ok());
-            let bytes = fs::metadata(&file.path).map_or(0, |found| found.len());
-            commit.files.push(LetterFile { path: file.path, staged, day, bytes });
-        }
+    fn add(&mut self, ledgers: &HashMap<i32, Recovery>, file: TableFile, staged: Option<PathBuf>) {
+        let TableFile { path, date, name } = file;
+        let progress = ledgers.get(&name.partition).and_then(|ledger| ledger.progress.as_ref());
+        let known = progress.filter(|progress| progress.generation == name.generation);
+        let unknown = || format!("{}#{}", self.topic, name.generation);
+        let topic_id = known.map_or_else(unknown, |progress| progress.topic_id.clone()).into();
+        let day = date.as_deref().and_then(|date| time::date(date.as_bytes()).ok());
+        let bytes = fs::metadata(&path).map_or(0, |found| found.len());
+        self.files.push(LetterFile { path, staged, name, topic_id, day, bytes });
     }
 
-    fn span(&self, commit: &Commit, day: Option<i32>) -> Span<'_> {
-        Span { topic: &self.topic, partition: commit.partition, first: commit.first, last: commit.last, day }
-    }
-
-    fn chosen<'c>(&'c self, commit: &'c Commit, filter: &'c Filter) -> impl Iterator<Item = &'c LetterFile> {
-        commit.files.iter().filter(move |file| filter.may_hold(&self.span(commit, file.day)))
+    fn chosen(&self, filter: &Filter) -> Vec<&LetterFile> {
+        let is_chosen = |file: &&LetterFile| {
+            let FileName { partition, first_offset: first, last_offset: last, .. } = file.name;
+            filter.may_hold(&Span { topic: &self.topic, partition, first, last, day: file.day })
+        };
+        self.files.iter().filter(is_chosen).collect()
     }
 
     /// How many files are to be read, and their bytes.
     pub fn volume(&self, filter: &Filter) -> (u64, u64) {
-        let files = self.commits.iter().flat_map(|commit| self.chosen(commit, filter));
-        files.fold((0, 0), |(files, bytes), file| (files + 1, bytes + file.bytes))
+        let files = self.chosen(filter);
+        (files.len() as u64, files.iter().map(|file| file.bytes).sum())
     }
 
     pub fn read(&self, filter: &Filter, with_body: bool, take: &mut Take<'_>) -> Result<Next, DlqError> {
-        for commit in &self.commits {
-            let files: Vec<&LetterFile> = self.chosen(commit, filter).collect();
-            let batch_bytes = READ_BYTES / files.len().max(1);
-            let mut cursors = Vec::with_capacity(files.len());
-            for file in files {
-                cursors.push(Cursor::open(file, commit, with_body, batch_bytes)?);
-            }
-            if self.merge(cursors, take)? == Next::Stop {
+        let is_of_one = |a: &&LetterFile, b: &&LetterFile| a.partition() == b.partition();
+        for files in self.chosen(filter).chunk_by(is_of_one) {
+            if self.merge(files, with_body, take)? == Next::Stop {
                 return Ok(Next::Stop);
             }
         }
         Ok(Next::Continue)
     }
 
-    /// Gives the letters of the cursors by their offsets: files of a commit divide them by day.
-    fn merge(&self, mut cursors: Vec<Cursor>, take: &mut Take<'_>) -> Result<Next, DlqError> {
-        let mut heads = BinaryHeap::new();
-        for (n, cursor) in cursors.iter_mut().enumerate() {
-            heads.extend(cursor.next_offset()?.map(|offset| Reverse((offset, n))));
-        }
-        while let Some(Reverse((_, n))) = heads.pop() {
-            let cursor = &mut cursors[n];
-            let letter = cursor.take(&self.source)?;
-            if let Some(letter) = letter
+    /// Gives the letters of a partition by their offsets. Files of a commit divide its offsets by day, and one
+    /// that was merged reaches over those of the other days in between. So each is opened when all letters
+    /// before its first offset were given, and closed after its last.
+    fn merge(&self, files: &[&LetterFile], with_body: bool, take: &mut Take<'_>) -> Result<Next, DlqError> {
+        let batch_bytes = READ_BYTES / most_open(files).max(1);
+        let mut waiting = files.iter().enumerate().peekable();
+        // By the offset of the letter at hand.
+        let mut open: BTreeMap<(i64, usize), Cursor> = BTreeMap::new();
+        loop {
+            let least = open.first_key_value().map_or(i64::MAX, |((offset, _), _)| *offset);
+            if let Some((n, file)) = waiting.next_if(|(_, file)| file.name.first_offset <= least) {
+                let mut cursor = Cursor::open(file, with_body, batch_bytes)?;
+                open.extend(cursor.next_offset()?.map(|offset| ((offset, n), cursor)));
+                continue;
+            }
+            let Some(((_, n), mut cursor)) = open.pop_first() else { return Ok(Next::Continue) };
+            if let Some(letter) = cursor.take(&self.source)?
                 && take(letter)? == Next::Stop
             {
                 return Ok(Next::Stop);
             }
-            heads.extend(cursor.next_offset()?.map(|offset| Reverse((offset, n))));
+            open.extend(cursor.next_offset()?.map(|offset| ((offset, n), cursor)));
         }
-        Ok(Next::Continue)
     }
+}
+
+impl LetterFile {
+    /// Of each of these the offsets are one sequence.
+    fn partition(&self) -> (i32, u32) {
+        (self.name.partition, self.name.generation)
+    }
+
+    fn place(&self) -> (i32, u32, i64, i64) {
+        (self.name.partition, self.name.generation, self.name.first_offset, self.name.last_offset)
+    }
+}
+
+/// How many files, in the order of their first offsets, share an offset at most.
+fn most_open(files: &[&LetterFile]) -> usize {
+    let (mut ends, mut most) = (BinaryHeap::new(), 0);
+    for FileName { first_offset, last_offset, .. } in files.iter().map(|file| &file.name) {
+        while ends.peek().is_some_and(|Reverse(end)| end < first_offset) {
+            ends.pop();
+        }
+        ends.push(Reverse(*last_offset));
+        most = most.max(ends.len());
+    }
+    most
 }
 
 /// A file as far as it was read.
@@ -185,7 +194,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn open(file: &LetterFile, commit: &Commit, with_body: bool, batch_bytes: usize) -> Result<Cursor, DlqError> {
+    fn open(file: &LetterFile, with_body: bool, batch_bytes: usize) -> Result<Cursor, DlqError> {
         let open = |path: &Path| FileReader::open_within(path, Some(&dead_letter::columns(with_body)), batch_bytes);
         let reader = match (open(&file.path), &file.staged) {
             // Not renamed yet. It was the right one only if that is still so, for the names of staged files
@@ -196,7 +205,7 @@ impl Cursor {
             },
             (opened, _) => opened?,
         };
-        let topic_id = reader.topic_id().map_or_else(|| commit.topic_id.clone(), Arc::from);
+        let topic_id = reader.topic_id().map_or_else(|| file.topic_id.clone(), Arc::from);
         Ok(Cursor { path: file.path.clone(), reader, with_body, topic_id, letters: None, row: 0, topic: None })
     }
 
@@ -391,6 +400,28 @@ mod tests {
             "staged by no commit, or beyond it: not counted"
         );
         assert!(warnings.len() == 1 && warnings[0].contains("10-19-0-r1"), "{warnings:?}");
+    }
+
+    #[test]
+    fn letters_of_merged_files_come_between_those_of_other_days() {
+        let root = tempfile::tempdir().unwrap();
+        let table = table(root.path());
+        let file = |day: &str, name: &str| table.dead_letter_path.join(format!("date={day}/part-t-0-{name}.parquet"));
+        write(&file("1970-01-01", "0-29-m3"), Some("id0"), &[1, 12, 25]);
+        write(&file("1970-01-02", "0-9-1"), Some("id0"), &[0, 9]);
+        write(&file("1970-01-02", "10-19-1"), Some("id0"), &[10, 19]);
+        write(&file("1970-01-02", "20-29-1"), Some("id0"), &[24, 26]);
+        write(&file("1970-01-03", "10-39-m2"), Some("id0"), &[11, 38]);
+        write(&file("1970-01-03", "40-49-0"), Some("id0"), &[40]);
+        commit(&table, 50, 0, 1, Vec::new());
+        let offsets = |conditions: &str| -> Vec<i64> {
+            let (found, warnings) = read(&table, conditions);
+            assert_eq!(warnings, [] as [String; 0]);
+            found.into_iter().map(|(_, offset)| offset).collect()
+        };
+        assert_eq!(offsets(""), [0, 1, 9, 10, 11, 12, 19, 24, 25, 26, 38, 40]);
+        assert_eq!(offsets("day<=1970-01-02"), [0, 1, 9, 10, 12, 19, 24, 25, 26]);
+        assert_eq!(offsets("offset>=30"), [11, 38, 40], "of the files that may hold such");
     }
 
     #[test]

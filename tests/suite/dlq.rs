@@ -1,6 +1,7 @@
 //! `headwater dlq` on dead letters that the real stages have made: what is listed, shown and exported is what
 //! they refused, and what is replayed is that to the byte, once.
 
+mod compacted;
 mod crash;
 mod replay;
 pub mod scene;

@@ -264,6 +264,15 @@ impl Writer {
     }
 
     pub fn send(&self, record: &Raw) {
+        self.put(record, None);
+    }
+
+    /// With a timestamp of its own, milliseconds since 1970.
+    pub fn send_at(&self, record: &Raw, timestamp_ms: i64) {
+        self.put(record, Some(timestamp_ms));
+    }
+
+    fn put(&self, record: &Raw, timestamp_ms: Option<i64>) {
         let headers = record
             .headers
             .iter()
@@ -271,6 +280,7 @@ impl Writer {
         let mut outgoing = BaseRecord::<[u8], [u8]>::to(&self.topic).partition(record.partition).headers(headers);
         outgoing.key = record.key.as_deref();
         outgoing.payload = record.value.as_deref();
+        outgoing.timestamp = timestamp_ms;
         while let Err((error, back)) = self.producer.send(outgoing) {
             assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
             self.producer.poll(Duration::from_millis(10));
