@@ -1,11 +1,14 @@
 //! A pipeline that loses its disk, its checkpoints or its topic, and goes on from a backup: without loss or
 //! doubling where the sources still hold the data, and with the exact offsets of what they do not.
 
-use crate::harness::{
-    DEADLINE, Run, Test, block_on, eventually,
-    kafka::{create_topic, read_topic, topics},
-    lake,
-    run::Exit,
+use crate::{
+    doctor::{ROOM, doctor},
+    harness::{
+        DEADLINE, Run, Test, block_on, eventually,
+        kafka::{create_topic, read_topic, topics},
+        lake,
+        run::Exit,
+    },
 };
 use crate::landing::general_head;
 use rdkafka::{
@@ -313,4 +316,70 @@ fn a_backup_is_whole_or_is_not_there() {
     scene.restore(&backup, &[]);
     scene.catch_up();
     scene.assert_whole(100);
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_with_what_these_commands_leave() {
+    let scene = Scene::new();
+    scene.insert(600);
+    scene.catch_up();
+    let look = |what: &str| {
+        let said = doctor(&scene.test, &scene.file, &[]);
+        assert_eq!(said.troubles(&[ROOM]), [] as [&Value; 0], "{what}:\n{said}");
+        said.assert_ok("foreign files", &scene.topic);
+    };
+    look("before");
+    // Killed with both directories of a date in their changed places, run again, and all done.
+    let arguments = ["compact", "-c", &scene.file, "--quiet-minutes", "0"];
+    let failpoint = [("HEADWATER_FAILPOINTS", "upkeep.after_exchange=kill@2")];
+    let mut killed = Run::with_env(&scene.test, &arguments, &failpoint);
+    assert_eq!(killed.wait(LIMIT), Exit::Signal(libc::SIGKILL), "{}", killed.stderr());
+    look("a compact that was killed");
+    assert_ne!(
+        scene.must(&arguments[..1].iter().chain(&arguments[3..]).copied().collect::<Vec<_>>())["dates"],
+        json!([])
+    );
+    look("a compact");
+    scene.insert(100);
+    scene.catch_up();
+    look("a landing into merged dates");
+    let expire = ["expire", "-c", &scene.file, "--older-than-days", "5"];
+    let mut killed = Run::with_env(&scene.test, &expire, &failpoint);
+    assert_eq!(killed.wait(LIMIT), Exit::Signal(libc::SIGKILL), "{}", killed.stderr());
+    look("an expire that was killed");
+    assert_ne!(scene.must(&["expire", "--older-than-days", "5"])["dates"], json!([]));
+    look("an expire");
+
+    let (with_data, _) = scene.backup("with-data", &["--with-data"]);
+    let (without, _) = scene.backup("without", &[]);
+    look("a backup");
+    scene.lose_disk();
+    scene.restore(&with_data, &[]);
+    look("a restore of the files");
+    scene.catch_up();
+    look("a landing after it");
+    scene.lose_disk();
+    scene.restore(&without, &[]);
+    look("a restore of the ledgers");
+    scene.catch_up();
+    look("a landing from the topic");
+    // Files with records that are read again are set aside.
+    scene.must(&["compact", "--quiet-minutes", "0"]);
+    let date = fs::read_dir(scene.disk().join("lake")).expect("dates").flatten().next().expect("a date").path();
+    fs::remove_dir_all(&date).expect("a date is lost");
+    let done = scene.restore(&without, &["--force"]);
+    assert!(done["steps"].to_string().contains("aside") && !files_aside(&scene).is_empty(), "{done}");
+    look("a restore that set files aside");
+    scene.catch_up();
+    look("a landing of these");
+    // It can fail: the same file, where readers see it.
+    let aside = files_aside(&scene).remove(0);
+    fs::create_dir_all(&date).expect("the date");
+    fs::copy(&aside, date.join("copy.parquet")).expect("a copy");
+    let (message, _) = doctor(&scene.test, &scene.file, &[]).trouble("warning", "foreign files", &scene.topic);
+    assert!(message.contains("copy.parquet"), "{message}");
+}
+
+fn files_aside(scene: &Scene) -> Vec<PathBuf> {
+    crate::landing::walk(&scene.disk().join("checkpoints").join(format!("{}.aside", scene.topic)))
 }
