@@ -47,12 +47,13 @@ use crate::{
     config::model::{Capture, Pipeline},
     health::State,
     metrics,
+    record::reason::ROW_TOO_LARGE,
     stage::{Context, Failure, Summary},
 };
 use errors::Fault;
 use std::{collections::HashSet, sync::Arc};
 use table::{Beginning, Standing, TableRun};
-use turn::{ROW_TOO_LARGE, TurnEnd};
+use turn::TurnEnd;
 
 const FIRST_BACKOFF_MS: u64 = 200;
 const LONGEST_BACKOFF_MS: u64 = 10_000;

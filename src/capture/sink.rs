@@ -6,13 +6,13 @@ use super::{
     publish::{Batch, Command, Publisher, Receipt},
     read::{Read, ReadError},
     silence::Pulse,
-    turn::ROW_TOO_LARGE,
 };
 use crate::{
     clock::now_ms,
     config::model::Capture,
     health::{Content, Letter, Letters},
     kafka::producer::ProducerError,
+    record::reason::ROW_TOO_LARGE,
 };
 use std::{
     collections::VecDeque,

@@ -15,14 +15,11 @@ use super::{
     timestamp_file,
     value::instant_text,
 };
-use crate::{clock::now_us, health::State, kafka::replay, metrics};
+use crate::{clock::now_us, health::State, kafka::replay, metrics, record::reason::ROW_TOO_LARGE};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// The one reason for which a row is not published.
-pub const ROW_TOO_LARGE: &str = "row_too_large";
 
 pub enum TurnEnd {
     /// Shutdown, caught up, or every table stands still.

@@ -124,11 +124,11 @@ pub enum GenerateCommand {
 
 #[derive(Subcommand)]
 pub enum DlqCommand {
-    /// Count the dead letters of land and analyze, by stage, topic, day and reason.
+    /// Count the dead letters, by stage, topic, day and reason.
     ///
-    /// Reads the files and tables of every stage that the file configures; Kafka only for which of them were
-    /// replayed. Rows that capture found too large to publish are in the topic capture.dead_letter_topic, without
-    /// their content, and do not count here.
+    /// Reads the files of land and the table of analyze; from Kafka which of them were replayed, and, where the
+    /// file captures, which rows were too large to publish (reason row_too_large, in capture.dead_letter_topic for
+    /// as long as the topic keeps them). Where Kafka is away, it says so and tells the rest.
     #[command(after_help = dlq::filter::columns_help())]
     List(DlqArgs<dlq::list::Options>),
     /// Show one record whole: reason, times, key, headers and payload.
@@ -138,11 +138,17 @@ pub enum DlqCommand {
     /// Messages and the record of which they are stand in one Kafka transaction: readers of committed messages
     /// (isolation.level=read_committed) see each once, however often this is run. A run with another filter, or to
     /// another topic, does not send again what one before has sent; --again NAME does. It is safe to interrupt it.
+    /// Rows that were too large to publish are in no letter and are not sent: raise capture.max_row_bytes and write
+    /// them again.
     ///
     /// On its own topic a record is read like any new one: land files it, analyze counts it by its event time,
     /// and where it is still wrong it becomes a new dead letter, of another offset. Its timestamp in Kafka is the
     /// time of the replay. Without --keep-partition it goes to the partition of its key, as Java's clients choose
     /// it; one without a key to any.
+    ///
+    /// On a Kafka with rules (ACLs) the user needs Describe, Read and Write of the topic dlq.replay_topic, and
+    /// Create until it is there; Describe and Write of the transactional id dlq.transactional_id; Describe and
+    /// Write of each topic that is sent to. One that is missing is told with the line that gives it.
     #[command(after_help = dlq::filter::columns_help())]
     Replay(DlqArgs<dlq::replay::Options>),
     /// Write dead letters to a file, whole: a JSON object a line, or Parquet.

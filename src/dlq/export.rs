@@ -136,7 +136,7 @@ fn pour(
     let mut progress = Progress::new("exporting dead letters");
     let (mut letters, mut warnings) = (0, Vec::new());
     for pipeline in pipelines(config, filter)? {
-        let stores = Stores::open(pipeline, runtime)?;
+        let stores = Stores::open(pipeline, filter, runtime)?;
         warnings.extend(stores.warnings.iter().cloned());
         let sent = replayed(pipeline, filter, &mut warnings)?;
         stores.announce(&pipeline.name, filter);

@@ -168,8 +168,34 @@ impl Filter {
 
     /// Whether a pipeline may hold letters that are meant.
     pub fn takes_pipeline(&self, name: &str) -> bool {
-        let of_pipeline = self.conditions.iter().filter(|condition| condition.column == Column::Pipeline);
-        of_pipeline.into_iter().all(|condition| condition.test.text(Some(name)))
+        self.allows(&Column::Pipeline, name)
+    }
+
+    /// Whether letters of a stage may be meant.
+    pub fn takes_stage(&self, stage: &str) -> bool {
+        self.allows(&Column::Stage, stage)
+    }
+
+    fn allows(&self, column: &Column, value: &str) -> bool {
+        let of_column = self.conditions.iter().filter(|condition| condition.column == *column);
+        of_column.into_iter().all(|condition| condition.test.text(Some(value)))
+    }
+
+    /// Whether a condition asks for just this stage, topic or reason.
+    pub fn names(&self, stage: &str, topic: &str, reason: &str) -> bool {
+        self.conditions.iter().any(|Condition { column, test }| {
+            let value = match column {
+                Column::Stage => stage,
+                Column::Topic => topic,
+                Column::Reason => reason,
+                _ => return false,
+            };
+            match test {
+                Test::Text(Operator::Equal, text) => text == value,
+                Test::AnyOf(texts) => texts.iter().all(|text| text == value),
+                _ => false,
+            }
+        })
     }
 
     /// False only where no letter of the span is meant.

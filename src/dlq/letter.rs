@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
     pub pipeline: String,
-    /// `land` or `analyze`.
+    /// `capture`, `land` or `analyze`.
     pub stage: &'static str,
     /// Of `analyze`.
     pub job: Option<String>,

@@ -41,7 +41,7 @@ const ALL: [By; 5] = [By::Pipeline, By::Stage, By::Topic, By::Day, By::Reason];
 pub struct Group {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// `land`, or `analyze` with its job.
+    /// `capture`, `land`, or `analyze` with its job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,7 +167,7 @@ fn list_here(config: &Config, options: &Options, runtime: &Handle) -> Result<Rep
     let mut warnings = Vec::new();
     let mut progress = Progress::new("listing dead letters");
     for pipeline in pipelines(config, &filter)? {
-        let stores = Stores::open(pipeline, runtime)?;
+        let stores = Stores::open(pipeline, &filter, runtime)?;
         warnings.extend(stores.warnings.iter().cloned());
         let sent = match stores.stores.is_empty() {
             true => None,

@@ -1,14 +1,16 @@
 //! Dead letters after the fact: what there is, one of them whole, back onto a topic, out into a file.
 //!
-//! There are two stores. `land` keeps its letters in Parquet files, of which those count that a ledger
-//! vouches for ([`landed`]); `analyze` keeps its own in the table `dead_letters` ([`analyzed`]). Both are
-//! only read here. What one command sees is what stood in them when it began.
+//! There are three stores. `land` keeps its letters in Parquet files, of which those count that a ledger
+//! vouches for ([`landed`]); `analyze` keeps its own in the table `dead_letters` ([`analyzed`]); `capture` tells
+//! of rows that were too large in a topic ([`captured`]). All are only read here. What one command sees is what
+//! stood in them when it began.
 //!
 //! **A replay sends a letter once**, through any crash: the messages and the record of which letters they
 //! were stand in one Kafka transaction ([`replay`], [`sent`]). It does not matter in which of the stores a
 //! letter was found, nor by which conditions.
 
 pub mod analyzed;
+pub mod captured;
 pub mod escape;
 pub mod export;
 pub mod filter;
@@ -17,6 +19,7 @@ pub mod landed;
 pub mod letter;
 pub mod list;
 pub mod replay;
+pub mod rights;
 pub mod selection;
 pub mod sent;
 pub mod show;
@@ -27,12 +30,14 @@ use crate::{
     kafka::{
         admin::{AdminError, TopicSpec},
         producer::ProducerError,
+        reader::ReadError,
         topic::TopicError,
     },
     lake::{LakeError, reader::LakeReadError},
     postgres::{PostgresError, chain},
 };
 use analyzed::Analyzed;
+use captured::Captured;
 use filter::{Filter, FilterError};
 use landed::Landed;
 use letter::{Id, Letter, NoId};
@@ -72,6 +77,13 @@ pub enum DlqError {
     Query { job: String, source: tokio_postgres::Error },
     #[error("the dead letters of job {job} may not be read: GRANT SELECT ON dead_letters TO {user}")]
     NoGrant { job: String, user: String },
+    #[error(
+        "the rows that capture found too large cannot be read: {source}; --where stage!=capture leaves them out, \
+         capture.dead_letter_topic needs the rights Describe and Read"
+    )]
+    Captured { source: ReadError },
+    #[error("the user lacks {operations} of {resource}, which a replay needs: {cure}")]
+    Lacking { operations: String, resource: String, cure: String },
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error(transparent)]
@@ -102,6 +114,7 @@ impl DlqError {
         match self {
             DlqError::Postgres(error) => error.is_unavailable(),
             DlqError::Admin(error) => error.is_unavailable(),
+            DlqError::Captured { source } => source.is_unavailable(),
             // A topic that is not there does not come by waiting.
             DlqError::Topic(error) => error.is_unavailable() && !matches!(error, TopicError::Missing { .. }),
             DlqError::Replayed(error) => error.is_unavailable(),
@@ -127,6 +140,7 @@ pub enum Next {
 type Take<'a> = dyn FnMut(Letter) -> Result<Next, DlqError> + 'a;
 
 enum Store {
+    Captured(Captured),
     Landed(Landed),
     Analyzed(Analyzed),
 }
@@ -138,7 +152,21 @@ struct Stores {
 }
 
 impl Stores {
-    fn open(pipeline: &Pipeline, runtime: &Handle) -> Result<Stores, DlqError> {
+    /// Of all letters. Where Kafka is away, those of capture are told to be missing.
+    fn open(pipeline: &Pipeline, filter: &Filter, runtime: &Handle) -> Result<Stores, DlqError> {
+        let mut stores = Stores::of_records(pipeline, runtime)?;
+        if filter.takes_stage("capture") {
+            match Captured::open(pipeline) {
+                Ok(found) => stores.stores.extend(found.map(Store::Captured)),
+                Err(error) if error.is_unavailable() => stores.warnings.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(stores)
+    }
+
+    /// Of the letters that hold the record that was refused, and can be sent.
+    fn of_records(pipeline: &Pipeline, runtime: &Handle) -> Result<Stores, DlqError> {
         let mut stores = Vec::new();
         let mut warnings = Vec::new();
         for table in pipeline.land.iter().flat_map(|land| &land.tables) {
@@ -158,6 +186,7 @@ impl Stores {
     fn read(&self, filter: &Filter, with_body: bool, runtime: &Handle, take: &mut Take<'_>) -> Result<(), DlqError> {
         for store in &self.stores {
             let next = match store {
+                Store::Captured(store) => store.read(filter, with_body, take)?,
                 Store::Landed(store) => store.read(filter, with_body, take)?,
                 Store::Analyzed(store) => store.read(filter, with_body, runtime, take)?,
             };
@@ -175,6 +204,8 @@ impl Stores {
         let (mut files, mut bytes, mut rows) = (0, 0, 0);
         for store in &self.stores {
             match store {
+                // Few, and small.
+                Store::Captured(_) => {}
                 Store::Landed(store) => {
                     let (more_files, more_bytes) = store.volume(filter);
                     (files, bytes) = (files + more_files, bytes + more_bytes);
@@ -238,7 +269,7 @@ fn replayed(pipeline: &Pipeline, filter: &Filter, warnings: &mut Vec<String>) ->
 }
 
 /// The topic of what was replayed.
-fn replay_topic(pipeline: &Pipeline) -> TopicSpec {
+pub fn replay_topic(pipeline: &Pipeline) -> TopicSpec {
     let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     TopicSpec {
         name: pipeline.dlq.replay_topic.clone(),

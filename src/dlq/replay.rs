@@ -12,7 +12,7 @@ use super::{
     DlqError, Next, Progress, Stores, blocking, escape,
     filter::Filter,
     letter::{Id, Letter},
-    pipelines, replay_topic,
+    pipelines, replay_topic, rights,
     selection::Selection,
     sent::Sent,
     table::{self, Set},
@@ -25,8 +25,8 @@ use crate::{
     kafka::{
         admin,
         producer::{Headers, Outgoing, ProducerError, Settings, TopicHandle, TransactionalProducer},
-        topic,
     },
+    record::reason::ROW_TOO_LARGE,
 };
 use clap::Args;
 use serde::Serialize;
@@ -113,8 +113,10 @@ pub async fn replay(config: Config, options: Options) -> Result<Report, DlqError
     check(&options, &filter)?;
     for pipeline in pipelines(&config, &filter)? {
         check_target(pipeline, options.to.as_deref())?;
+        check_meant(pipeline, &filter)?;
         if !options.dry_run {
-            admin::ensure_topics(&pipeline.kafka, &[replay_topic(pipeline)]).await?;
+            let made = admin::ensure_topics(&pipeline.kafka, &[replay_topic(pipeline)]).await;
+            made.map_err(|error| rights::of_making(pipeline, error))?;
             check_compacted(pipeline).await?;
         }
     }
@@ -135,6 +137,22 @@ fn check(options: &Options, filter: &Filter) -> Result<(), DlqError> {
             "--again takes a name of up to 64 letters, digits, dots, dashes and underscores, not {name:?}"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// A row that was too large to publish is in no letter.
+fn check_meant(pipeline: &Pipeline, filter: &Filter) -> Result<(), DlqError> {
+    let topic = pipeline.capture.as_ref().map_or("", |capture| &capture.dead_letter_topic);
+    // One that is landed has letters of land, too.
+    let is_landed = pipeline.land.iter().flat_map(|land| &land.tables).any(|table| table.topic == topic);
+    let topic = if is_landed { "" } else { topic };
+    match filter.names("capture", topic, ROW_TOO_LARGE) {
+        true => Err(DlqError::Selection(
+            "the dead letters of capture do not hold the row, and cannot be sent: raise capture.max_row_bytes and the \
+             topics' max.message.bytes, and write the rows again, with a new value in their watermark column"
+                .to_owned(),
+        )),
+        false => Ok(()),
     }
 }
 
@@ -168,7 +186,7 @@ fn replay_here(config: &Config, options: &Options, filter: &Filter, runtime: &Ha
     let mut report = Report { dry_run: options.dry_run, ..Report::default() };
     let mut lines = BTreeMap::new();
     for pipeline in pipelines(config, filter)? {
-        let stores = Stores::open(pipeline, runtime)?;
+        let stores = Stores::of_records(pipeline, runtime)?;
         report.warnings.extend(stores.warnings.iter().cloned());
         let sender = match options.dry_run {
             true => None,
@@ -301,7 +319,10 @@ impl<'a> Sender<'a> {
             compression: Compression::Lz4,
             max_message_bytes: MESSAGE_BYTES,
         };
-        let mut producer = TransactionalProducer::open(&pipeline.kafka, &settings).map_err(stopped)?;
+        rights::topic(&pipeline.kafka, &pipeline.dlq.replay_topic, rights::OF_REPLAYS)?;
+        let opened = TransactionalProducer::open(&pipeline.kafka, &settings);
+        let mut producer =
+            opened.map_err(|error| rights::of_opening(pipeline, &error).unwrap_or_else(|| stopped(error)))?;
         let replays = producer.topic(&pipeline.dlq.replay_topic).map_err(stopped)?;
         let targets = HashMap::new();
         let begun = Instant::now();
@@ -317,7 +338,7 @@ impl<'a> Sender<'a> {
     /// Looked up before anything is sent to it, for brokers may make a topic of any name that is sent to.
     fn target(&mut self, name: &str) -> Result<&Target, DlqError> {
         if !self.targets.contains_key(name) {
-            let partitions = topic::find(&self.pipeline.kafka, name)?.partitions;
+            let partitions = rights::topic(&self.pipeline.kafka, name, rights::OF_TARGETS)?.partitions;
             let handle = self.producer.topic(name).map_err(stopped)?;
             self.targets.insert(name.to_owned(), Target { handle, partitions });
         }

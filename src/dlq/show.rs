@@ -48,7 +48,7 @@ fn show_here(config: &Config, options: &Options, runtime: &Handle) -> Result<Sho
     }
     let mut shown = Shown { id, letters: Vec::new(), warnings: Vec::new() };
     for pipeline in pipelines(config, &filter)? {
-        let stores = Stores::open(pipeline, runtime)?;
+        let stores = Stores::open(pipeline, &filter, runtime)?;
         shown.warnings.extend(stores.warnings.iter().cloned());
         let sent = replayed(pipeline, &filter, &mut shown.warnings)?;
         stores.read(&filter, true, runtime, &mut |mut letter| {
@@ -69,6 +69,7 @@ fn show_here(config: &Config, options: &Options, runtime: &Handle) -> Result<Sho
 fn topics(config: &Config) -> String {
     let mut topics = BTreeSet::new();
     for pipeline in &config.pipelines {
+        topics.extend(pipeline.capture.as_ref().map(|capture| capture.dead_letter_topic.as_str()));
         topics.extend(pipeline.land.iter().flat_map(|land| &land.tables).map(|table| table.topic.as_str()));
         let jobs = pipeline.analyze.iter().flat_map(|analyze| &analyze.jobs);
         topics.extend(jobs.flat_map(|job| &job.inputs).map(|input| input.topic.as_str()));

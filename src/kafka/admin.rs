@@ -47,6 +47,11 @@ impl AdminError {
         matches!(self, AdminError::Unreachable { .. } | AdminError::Elsewhere { .. } | AdminError::Client(_))
     }
 
+    /// Whether our user may not make a topic.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, AdminError::Create { code: RDKafkaErrorCode::TopicAuthorizationFailed, .. })
+    }
+
     /// The key to set, or the command to run.
     pub fn cure(&self, kafka: &Kafka) -> Option<String> {
         let keys = match self {

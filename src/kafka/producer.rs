@@ -48,6 +48,8 @@ pub enum ProducerError {
     Failed { action: &'static str, reason: String },
     #[error("Kafka: {action} took longer than {seconds} s")]
     Timeout { action: &'static str, seconds: u64 },
+    #[error("the Kafka user may not use {resource}: grant it {operations}")]
+    Forbidden { resource: String, operations: &'static str },
     #[error("topic {topic} has an invalid name")]
     TopicName { topic: String },
     #[error("the thread that publishes to Kafka has ended")]
@@ -171,6 +173,10 @@ impl TransactionalProducer {
         let started = Instant::now();
         while let Err(error) = opened.producer.init_transactions(Duration::from_secs(5)) {
             opened.producer.poll(Duration::ZERO);
+            if code_of(&error) == Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) {
+                let resource = format!("transactional id {}", settings.transactional_id);
+                return Err(ProducerError::Forbidden { resource, operations: "Write and Describe" });
+            }
             if !is_retriable(&error) || started.elapsed() > OPEN_DEADLINE {
                 return Err(match opened.fenced(&error) {
                     Some(fenced) => fenced,
@@ -335,10 +341,7 @@ impl TransactionalProducer {
     }
 
     fn fenced(&self, error: &ClientError) -> Option<ProducerError> {
-        let code = error.rdkafka_error_code().or_else(|| match error {
-            ClientError::Transaction(cause) => Some(cause.code()),
-            _ => None,
-        });
+        let code = code_of(error);
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         (code.is_some_and(is_fenced) || fatal.is_some_and(is_fenced)).then(|| self.fenced_or_expired())
     }
@@ -369,6 +372,13 @@ impl Drop for TransactionalProducer {
             unsafe { rd_kafka_topic_destroy(topic) };
         }
     }
+}
+
+fn code_of(error: &ClientError) -> Option<RDKafkaErrorCode> {
+    error.rdkafka_error_code().or_else(|| match error {
+        ClientError::Transaction(cause) => Some(cause.code()),
+        _ => None,
+    })
 }
 
 fn is_fenced(code: RDKafkaErrorCode) -> bool {

@@ -5,7 +5,7 @@
 //! done at its end-of-partition event or at the first record past the end, whichever comes first.
 
 use super::{admin::AdminError, client_config, header, reach};
-use crate::config::model::Kafka;
+use crate::{config::model::Kafka, record::headers::Headers};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -77,6 +77,12 @@ impl<'a> Record<'a> {
     /// Milliseconds since 1970, where the broker keeps one.
     pub fn timestamp_ms(&self) -> Option<i64> {
         self.message.timestamp().to_millis()
+    }
+
+    /// All headers, in their order.
+    pub fn headers(&self) -> Headers {
+        // SAFETY: the message is borrowed.
+        unsafe { header::all(self.message.ptr()) }
     }
 
     /// The value of the first header of that name.

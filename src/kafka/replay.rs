@@ -6,7 +6,7 @@ use crate::config::model::Kafka;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError as ClientError,
+    error::{KafkaError as ClientError, RDKafkaErrorCode},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -109,6 +109,10 @@ fn visit(
                 }
             }
             Some(Err(ClientError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(ClientError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed))) => {
+                let resource = format!("topic {topic}");
+                return Err(ProducerError::Forbidden { resource, operations: "Read and Describe" });
+            }
             Some(Err(error)) if progress.elapsed() > CALL * 3 => return Err(failed("reading a topic")(error)),
             Some(Err(error)) => tracing::debug!("reading {topic}: {error}"),
             None if progress.elapsed() > CALL * 3 => {

@@ -86,6 +86,15 @@ impl TopicError {
 
 /// Asks the cluster about `topic` with clients made for that. Blocks some seconds at most.
 pub fn find(kafka: &Kafka, topic: &str) -> Result<TopicDescription, TopicError> {
+    Ok(look(kafka, topic, false)?.description)
+}
+
+/// The same with what our user may do.
+pub fn facts(kafka: &Kafka, topic: &str) -> Result<TopicFacts, TopicError> {
+    look(kafka, topic, true)
+}
+
+fn look(kafka: &Kafka, topic: &str, rights: bool) -> Result<TopicFacts, TopicError> {
     // Tells the cause where it does not get through, which the client below cannot.
     reach::topic_names(kafka, Duration::from_secs(10))?;
     let mut config = client_config(kafka);
@@ -93,7 +102,7 @@ pub fn find(kafka: &Kafka, topic: &str) -> Result<TopicDescription, TopicError> 
     config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
     let made: Result<AdminClient<DefaultClientContext>, _> = config.create();
     let client = made.map_err(|source| TopicError::Settings { source })?;
-    describe(client.inner(), topic, Duration::from_secs(5))
+    describe_one(client.inner(), topic, rights, Duration::from_secs(5))
 }
 
 /// Asks the cluster about `topic`. Blocks at most `timeout`.
@@ -102,8 +111,17 @@ pub fn describe<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<TopicDescription, TopicError> {
-    let described = describe_all(client, &[topic], false, timeout)?.pop();
-    described.map_or_else(|| Err(TopicError::from_code(topic, BAD)), |one| one.map(|facts| facts.description))
+    Ok(describe_one(client, topic, false, timeout)?.description)
+}
+
+fn describe_one<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    rights: bool,
+    timeout: Duration,
+) -> Result<TopicFacts, TopicError> {
+    let described = describe_all(client, &[topic], rights, timeout)?.pop();
+    described.unwrap_or_else(|| Err(TopicError::from_code(topic, BAD)))
 }
 
 /// Asks the cluster about `topics`; the answers are in their order, with what this client's user may do

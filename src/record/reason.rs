@@ -29,6 +29,9 @@ reasons! {
     NegativeAmount "negative_amount" "A field listed in non_negative is below zero.";
 }
 
+/// Why a row is a dead letter of capture: its JSON is beyond `capture.max_row_bytes`.
+pub const ROW_TOO_LARGE: &str = "row_too_large";
+
 /// Why one record is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {

@@ -3,11 +3,11 @@
 mod analyze;
 mod brokers;
 mod capture;
-mod cures;
+pub mod cures;
 mod lake;
 mod overall;
 mod retention;
-mod rights;
+pub mod rights;
 mod server;
 mod topics;
 

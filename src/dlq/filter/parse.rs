@@ -1,7 +1,10 @@
 //! The grammar of conditions: `COLUMN OPERATOR VALUE`, joined by `and`.
 
 use super::{Column, Condition, Operator, Test};
-use crate::record::{reason::Reason, time};
+use crate::record::{
+    reason::{ROW_TOO_LARGE, Reason},
+    time,
+};
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +21,8 @@ enum Kind {
 /// Name, what it is, and what it means.
 const COLUMNS: &[(&str, Column, Kind, &str)] = &[
     ("pipeline", Column::Pipeline, Kind::Text, "the pipeline's or tenant's name"),
-    ("stage", Column::Stage, Kind::Text, "land or analyze"),
-    ("job", Column::Job, Kind::Text, "the job of analyze; null for land"),
+    ("stage", Column::Stage, Kind::Text, "capture, land or analyze"),
+    ("job", Column::Job, Kind::Text, "the job of analyze; null for capture and land"),
     ("topic", Column::Topic, Kind::Text, "the record's topic"),
     ("topic_id", Column::TopicId, Kind::Text, "Kafka's id of it, which another topic of that name does not have"),
     ("partition", Column::Partition, Kind::Whole, "its partition"),
@@ -84,11 +87,11 @@ fn names() -> String {
 }
 
 fn reasons() -> String {
-    Reason::ALL.iter().map(|reason| reason.name()).collect::<Vec<_>>().join(", ")
+    Reason::ALL.iter().map(|reason| reason.name()).chain([ROW_TOO_LARGE]).collect::<Vec<_>>().join(", ")
 }
 
 pub fn check_reason(reason: &str) -> Result<(), FilterError> {
-    match Reason::ALL.iter().any(|known| known.name() == reason) {
+    match reason == ROW_TOO_LARGE || Reason::ALL.iter().any(|known| known.name() == reason) {
         true => Ok(()),
         false => Err(FilterError::Reason { found: reason.to_owned() }),
     }

@@ -52,7 +52,10 @@ pub struct Orders {
 
 impl Orders {
     pub fn new() -> Orders {
-        let test = Test::new();
+        Orders::on(Test::new())
+    }
+
+    pub fn on(test: Test) -> Orders {
         let topic = test.topic("orders");
         create_topic(&test.brokers, &topic, PARTITIONS, &[("max.message.bytes", "20000000")]);
         let table = Table::orders_by_file(test.dir(), &topic, &landing::orders_schema(&test));

@@ -22,9 +22,9 @@ fn names(brokers: &str) -> Vec<String> {
     names
 }
 
-#[test]
-fn every_right_that_is_missing_is_told_as_the_line_that_gives_it() {
-    let mut test = Test::new();
+/// A Kafka that keeps rules, under which everybody on its plaintext listener may do everything; and the lines of the
+/// section `kafka` by which a user logs in who may do nothing yet.
+pub fn guarded(test: &Test) -> (KafkaServer, String) {
     let authority = Authority::new("authority");
     let ca = authority.write(test.dir());
     let options = KafkaOptions {
@@ -41,6 +41,18 @@ fn every_right_that_is_missing_is_told_as_the_line_that_gives_it() {
         ..KafkaOptions::default()
     };
     let kafka = KafkaServer::start(&test.path("kafka"), options).unwrap();
+    let login = format!(
+        "  security_protocol: sasl_ssl\n  sasl_mechanism: SCRAM-SHA-256\n  sasl_username: {USER}\n  \
+         sasl_password: {PASSWORD}\n  ssl_ca_file: '{}'\n",
+        ca.display()
+    );
+    (kafka, login)
+}
+
+#[test]
+fn every_right_that_is_missing_is_told_as_the_line_that_gives_it() {
+    let mut test = Test::new();
+    let (kafka, login) = guarded(&test);
     test.brokers = kafka.brokers();
     let db = test.db();
     db.execute(&super::ORDERS.replace("interval '1 hour'", "interval '0 s'"));
@@ -50,11 +62,6 @@ fn every_right_that_is_missing_is_told_as_the_line_that_gives_it() {
         let brokers = if login.is_empty() { kafka.brokers() } else { kafka.sasl_brokers().unwrap() };
         test.write(name, &text.replace(&test.brokers, &brokers)).display().to_string()
     };
-    let login = format!(
-        "  security_protocol: sasl_ssl\n  sasl_mechanism: SCRAM-SHA-256\n  sasl_username: {USER}\n  \
-         sasl_password: {PASSWORD}\n  ssl_ca_file: '{}'\n",
-        ca.display()
-    );
     let file = write("orders.yml", &login);
 
     // A super user needs none, and nothing is made by looking.
