@@ -554,7 +554,7 @@ pub static KEYS: &[Key] = &[
     text("http.token", "Asked for as `Authorization: Bearer …`, by all but /live and /ready; better kept in `token_file`.")
         .secret(),
     file("http.token_file", "File that holds the token (one trailing newline is cut off)."),
-    key("http.show_payloads", Kind::Boolean, "Whether the page shows the start of dead letters' payloads, and what is wrong with them.")
+    key("http.show_payloads", Kind::Boolean, "Whether the page shows what dead letters hold: the start of the payload, its length, what is wrong with it. Reason and place it shows in any case.")
         .default("true"),
     section("runtime", "The process."),
     integer("runtime.shutdown_timeout_ms", 0, HOUR, "30000", "Longest time to finish what is held after SIGTERM."),

@@ -86,12 +86,15 @@ fn a_running_pipeline_is_shown_with_scripts_and_without() {
 fn what_others_write_is_never_run() {
     const NAME: &str = "\"><script>document.title='pwned'</script>";
     const NOTE: &str = "</code><img src=x onerror=\"document.title='pwned'\"><script>document.title='pwned'</script>";
+    /// Keys, as somebody's number might be.
+    const REFUSED: &str = "564738291";
+    const TOO_LARGE: &str = "918273645";
     let test = Test::new();
     let quoted = NAME.replace('"', "\"\"");
     let note = NOTE.replace('\'', "''");
     test.db().execute(&format!(
         "CREATE TABLE \"{quoted}\" (id bigint PRIMARY KEY, amount int, note text, at timestamptz NOT NULL DEFAULT now());
-         INSERT INTO \"{quoted}\" VALUES (1, -1, '{note}'), (2, 1, repeat('{note}', 100))"
+         INSERT INTO \"{quoted}\" VALUES ({REFUSED}, -1, '{note}'), ({TOO_LARGE}, 1, repeat('{note}', 100))"
     ));
     let (topic, dir, pg) = (test.topic("t"), test.dir().display().to_string(), &test.postgres);
     let config = |http: serde_json::Value| {
@@ -116,6 +119,7 @@ fn what_others_write_is_never_run() {
     let dom = browser.wait_until_refreshed();
     assert!(dom.contains("· Headwater · ") && !dom.contains("<title>pwned"), "{dom}");
     assert!(dom.contains("&lt;script&gt;document.title='pwned'&lt;/script&gt;") && !dom.contains("<img"), "{dom}");
+    assert!(dom.contains(REFUSED) && dom.contains(TOO_LARGE), "payloads hold the keys: {dom}");
     assert_eq!(browser.complaints(), Vec::<String>::new());
     // Who is within a table by keyboard, and has moved it, stays there when it is brought up to date.
     browser.resize((390, 844), false);
@@ -136,4 +140,9 @@ fn what_others_write_is_never_run() {
     let quiet = Run::start(&test, &["run", "-c", &file(json!({"listen": "127.0.0.1:0", "show_payloads": false}))]);
     let page = eventually_some(DEADLINE, "the dead letters again", || body(&quiet).filter(|page| letters(page)));
     assert!(!page.contains("onerror") && page.contains("http.show_payloads"), "{page}");
+    assert!(page.contains("partition 0 offset"), "{page}");
+    let words = |path: &str| quiet.get(path).expect("an answer").1;
+    for text in [page, words("/status"), words("/metrics")] {
+        assert!(!text.contains(REFUSED) && !text.contains(TOO_LARGE), "keys are what records hold: {text}");
+    }
 }
