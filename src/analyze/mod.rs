@@ -36,13 +36,17 @@ use crate::{
     clock::now_ms,
     config::model::{Analyze, Job, Pipeline, Postgres},
     health::State,
-    kafka::admin::{AdminError, TopicSpec, ensure_topics},
+    kafka::{
+        admin::{AdminError, TopicSpec, ensure_topics},
+        reader::Reader,
+    },
     metrics,
     stage::{Context, Summary},
 };
 use reading::{End, Setup};
 use report::Report;
 use std::{
+    collections::BTreeMap,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -59,6 +63,8 @@ pub struct Options {
 
 const FIRST_BACKOFF_MS: u64 = 500;
 const LONGEST_BACKOFF_MS: u64 = 10_000;
+/// For the ends of the topics, of which only people are told.
+const ENDS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs every job of the pipeline until shutdown, or until all have caught up where
 /// `context.until_caught_up` says so. A job that fails does not stop the others.
@@ -191,6 +197,7 @@ impl Supervisor {
             }
             let pause_ms = if self.has_started {
                 report.set(State::Failing(reason));
+                report.falls_behind(&self.ends().await);
                 if begun.elapsed() > Duration::from_millis(LONGEST_BACKOFF_MS) {
                     backoff_ms = FIRST_BACKOFF_MS;
                 }
@@ -212,6 +219,22 @@ impl Supervisor {
         }
     }
 
+    /// Of the job's topics, by topic and partition; those of which Kafka does not tell in time are left out.
+    async fn ends(&self) -> BTreeMap<(String, i32), i64> {
+        let kafka = self.pipeline.kafka.clone();
+        let topics: Vec<String> = self.job.inputs.iter().map(|input| input.topic.clone()).collect();
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut ends = BTreeMap::new();
+            for topic in topics {
+                let extents = Reader::open(&kafka, &topic).and_then(|reader| reader.extents());
+                let extents = extents.unwrap_or_default().into_iter();
+                ends.extend(extents.map(|extent| ((topic.clone(), extent.partition), extent.end)));
+            }
+            ends
+        });
+        tokio::time::timeout(ENDS_LIMIT, asked).await.map(Result::unwrap_or_default).unwrap_or_default()
+    }
+
     /// One leadership, from the first connection to its end.
     async fn turn(&mut self, mut report: Report) -> (TurnEnd, Report) {
         let (store, plan) = match self.open().await {
@@ -228,7 +251,7 @@ impl Supervisor {
             Err(error) => return (error.into(), report),
         };
         self.has_started = true;
-        report.leads(leader.epoch());
+        report.leads(leader.epoch(), &leader.stored().partitions);
         let watermark = leader.stored().watermark_ms.map(report::time_text);
         tracing::info!(job = self.job.name, epoch = leader.epoch(), watermark, "leading");
         let mut watchers = match Watchers::new(&self.job) {

@@ -90,6 +90,8 @@ struct Lane {
     topic_id: String,
     /// The end that was met, until something follows.
     end: Option<i64>,
+    /// The end as the brokers told it last, which moves on also while nothing is read.
+    told: Option<i64>,
     /// Of what is read again after a restart, the offsets that are dead letters whatever the clock says now.
     refused: HashSet<i64>,
 }
@@ -198,7 +200,7 @@ impl Reading {
             let is_here =
                 |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
             let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
-            lanes.push(Lane { source, input, partition, topic_id, end: None, refused });
+            lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, refused });
         }
         assign(&mut partitions, &engine, &lanes)?;
         Ok((partitions, engine, lanes))
@@ -218,9 +220,9 @@ impl Reading {
             self.flush_if_due(now_ms)?;
             let partitions = &self.partitions;
             let lag = self.lanes.iter().enumerate().map(|(index, lane)| {
-                // Where the end was not met, what the brokers last said.
-                let end = lane.end.or_else(|| partitions.last_known_end(index));
-                (&lane.partition, self.engine.position(lane.source), lane.end.is_some(), end)
+                // Where the end was not met, what came with the records.
+                let end = lane.end.or_else(|| partitions.last_known_end(index)).max(lane.told);
+                (&lane.partition, self.engine.position(lane.source), lane.end.is_some() && end == lane.end, end)
             });
             self.setup.report.show(&self.engine, lag, now_ms);
             if self.is_caught_up() {
@@ -278,7 +280,7 @@ impl Reading {
         if batch.is_empty() {
             return Ok(false);
         }
-        let Lane { source, input, partition, topic_id, end, refused } = &mut self.lanes[index];
+        let Lane { source, input, partition, topic_id, end, refused, .. } = &mut self.lanes[index];
         let (source, decoder) = (*source, &mut self.decoders[*input]);
         let mut any = false;
         for item in batch.items() {
@@ -335,13 +337,11 @@ impl Reading {
         if self.ends_asked.elapsed() < interval.clamp(Duration::from_millis(30), ENDS_TIMEOUT) {
             return;
         }
-        // Where nothing comes though no partition is at its end, the question is whether the brokers are there.
+        // Where nothing is read though a partition is not at its end, the question is whether the brokers are there,
+        // and how far it falls behind.
         let is_silent = self.read_at.elapsed() > ENDS_TIMEOUT;
-        let at_end = |index: &usize| self.lanes[*index].end.is_some();
-        let mut asked: Vec<usize> = (0..self.lanes.len()).filter(at_end).collect();
-        if asked.is_empty() && is_silent {
-            asked = (0..self.lanes.len()).collect();
-        }
+        let is_asked = |index: &usize| is_silent || self.lanes[*index].end.is_some();
+        let asked: Vec<usize> = (0..self.lanes.len()).filter(is_asked).collect();
         if asked.is_empty() {
             self.setup.report.kafka_trouble(None);
             return;
@@ -356,10 +356,12 @@ impl Reading {
         });
         self.setup.report.kafka_trouble(trouble);
         for index in asked {
-            let Lane { source, end: met, .. } = &self.lanes[index];
-            match ends.iter().find(|(lane, _)| *lane == index) {
+            let Lane { source, end: met, told, .. } = &mut self.lanes[index];
+            let answer = ends.iter().find(|(lane, _)| *lane == index).map(|(_, end)| *end);
+            *told = answer.or(*told);
+            match answer {
                 // A later end means that records are under way to us.
-                Some((_, end)) if *met == Some(*end) => self.engine.at_end(*source, *end, now_ms),
+                Some(end) if *met == Some(end) => self.engine.at_end(*source, end, now_ms),
                 Some(_) => {}
                 None => self.engine.end_unknown(*source),
             }
@@ -393,7 +395,8 @@ impl Reading {
                 let source = self.engine.partition(input, number, first);
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
                 let refused = HashSet::new();
-                self.lanes.push(Lane { source, input, partition, topic_id: topic_id.clone(), end: None, refused });
+                let topic_id = topic_id.clone();
+                self.lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, refused });
                 added = true;
             }
         }

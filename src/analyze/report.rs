@@ -2,7 +2,7 @@
 
 use super::{
     newest,
-    store::{Flush, Flushed},
+    store::{Flush, Flushed, PartitionProgress},
     window::{Added, Engine},
 };
 use crate::{
@@ -62,6 +62,8 @@ pub struct Report {
     shown: Option<Instant>,
     epoch: i64,
     last_commit_ms: Option<i64>,
+    /// Where reading goes on after a restart, by topic and partition, as it is committed.
+    positions: BTreeMap<(String, i32), i64>,
     /// Of the flush under way: rows by kind, moments by type, dead letters by reason, late events.
     taken: Taken,
     totals: BTreeMap<&'static str, u64>,
@@ -76,6 +78,7 @@ struct Taken {
     letters: Letters,
     windows: Vec<Window>,
     newest_moments: Vec<Moment>,
+    positions: Vec<((String, i32), i64)>,
 }
 
 const KINDS: [&str; 3] = ["provisional", "final", "revised"];
@@ -105,6 +108,7 @@ impl Report {
             shown: None,
             epoch: 0,
             last_commit_ms: None,
+            positions: BTreeMap::new(),
             taken: Taken::default(),
             totals: BTreeMap::new(),
         }
@@ -128,9 +132,10 @@ impl Report {
         [&id.pipeline, &id.unit]
     }
 
-    /// This instance writes the job's windows from now on.
-    pub fn leads(&mut self, epoch: i64) {
+    /// This instance writes the job's windows from now on, and goes on from `stored`.
+    pub fn leads(&mut self, epoch: i64, stored: &[PartitionProgress]) {
         self.epoch = epoch;
+        self.positions = stored.iter().map(position).collect();
         metrics::ANALYZE_LEADER.set(&self.labels(), 1.0);
         self.unit.set(State::Starting);
     }
@@ -192,6 +197,7 @@ impl Report {
         for letter in &flush.dead_letters {
             *taken.reasons.entry(letter.reason.clone()).or_default() += 1;
         }
+        taken.positions = flush.partitions.iter().map(position).collect();
         taken.letters = newest::letters(&flush.dead_letters);
         taken.windows = newest::windows(&flush.rows);
         taken.newest_moments = newest::moments(&flush.moments);
@@ -200,8 +206,9 @@ impl Report {
 
     /// It is committed.
     pub fn committed(&mut self, _: &Flushed) {
-        let Taken { at_ms, kinds, moments, reasons, letters, windows, newest_moments } =
+        let Taken { at_ms, kinds, moments, reasons, letters, windows, newest_moments, positions } =
             std::mem::take(&mut self.taken);
+        self.positions.extend(positions);
         self.unit.committed(at_ms, reasons.values().sum(), letters);
         self.unit.windows(&self.columns, windows);
         self.unit.moments(newest_moments);
@@ -278,6 +285,27 @@ impl Report {
         });
     }
 
+    /// While nobody reads for the job: how far what is committed falls behind `ends`, by topic and partition.
+    pub fn falls_behind(&self, ends: &BTreeMap<(String, i32), i64>) {
+        let [pipeline, job] = self.labels();
+        let mut partitions = serde_json::Map::new();
+        for (place, position) in &self.positions {
+            let (topic, number) = place;
+            let end = ends.get(place);
+            let lag = end.map(|end| (end - position).max(0));
+            if let Some(lag) = lag {
+                metrics::ANALYZE_LAG.set(&[pipeline, job, topic, &number.to_string()], lag as f64);
+            }
+            let detail = serde_json::json!({ "position": position, "end": end, "lag": lag });
+            partitions.insert(format!("{topic}-{number}"), detail);
+        }
+        self.unit.detail(serde_json::json!({
+            "last_commit": self.last_commit_ms.map(time_text),
+            "committed": self.totals,
+            "partitions": partitions,
+        }));
+    }
+
     /// Tells what was counted since the last time.
     pub fn show_events(&mut self) {
         let id = self.unit.id();
@@ -292,6 +320,10 @@ impl Report {
         }
         self.summary.bytes += std::mem::take(&mut self.bytes);
     }
+}
+
+fn position(of: &PartitionProgress) -> ((String, i32), i64) {
+    ((of.topic.clone(), of.partition), of.next_offset)
 }
 
 pub fn time_text(ms: i64) -> String {

@@ -6,6 +6,7 @@ mod crash;
 mod feed;
 mod hostile;
 mod instances;
+mod lag;
 mod memory;
 mod oracle;
 mod outages;
