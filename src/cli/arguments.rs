@@ -75,14 +75,16 @@ pub enum Command {
     Expire(ExpireArgs),
     /// Write a backup of everything by which a pipeline goes on, beside the running stages.
     ///
-    /// Ledgers with the list of their files, checkpoints of capture, tables of analyze; with --with-data the data
-    /// files of the lake, too. Kafka's topics are not in it: with them there, restore loses nothing and doubles
+    /// Ledgers with the list of their files, checkpoints of capture, tables of analyze, which dead letters were
+    /// replayed; with --with-data the data files of the lake, too. Kafka's topics are not in it: with them there, restore loses nothing and doubles
     /// nothing. For the day on which they are lost as well, stop the stages when they have caught up, then back up.
     Backup(BackupArgs),
     /// Put back from a backup what was lost, and say what is missing.
     ///
     /// What is there is left as it is, unless --force. A lake whose files are gone and not in the backup is landed
-    /// again from what Kafka still holds; what it no longer holds is listed by offsets. Stop the stages before.
+    /// again from what Kafka still holds; what it no longer holds is listed by offsets. What dlq replay had sent by the
+    /// time of the backup is not sent again; what it sent after is, where Kafka has lost the record of it. Stop the
+    /// stages before.
     Restore(RestoreArgs),
     /// Try an anomaly detector on a series of your own, to choose a threshold.
     ///

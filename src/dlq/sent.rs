@@ -80,6 +80,62 @@ fn place(letter: &Letter) -> (Shard, u32) {
     (shard, (offset & ((1 << SHARD_BITS) - 1)) as u32)
 }
 
+/// The name of the letters' topic, and their offsets, of a record of `topic`.
+fn parse(topic: &str, key: &str, value: &[u8]) -> Result<(String, RoaringBitmap), SentError> {
+    let damaged = || SentError::Damaged { topic: topic.to_owned(), key: key.to_owned() };
+    let Versioned { format } = serde_json::from_slice(value).map_err(|_| damaged())?;
+    if format > FORMAT {
+        return Err(SentError::Newer { topic: topic.to_owned(), found: format });
+    }
+    let record: Record = serde_json::from_slice(value).map_err(|_| damaged())?;
+    let bytes = STANDARD.decode(&record.offsets).map_err(|_| damaged())?;
+    let offsets = RoaringBitmap::deserialize_from(bytes.as_slice()).map_err(|_| damaged())?;
+    Ok((record.topic, offsets))
+}
+
+fn encode(topic: &str, mut offsets: RoaringBitmap) -> Result<Vec<u8>, SentError> {
+    offsets.optimize();
+    let mut bytes = Vec::with_capacity(offsets.serialized_size());
+    offsets.serialize_into(&mut bytes).map_err(|error| SentError::Encode(error.to_string()))?;
+    let record = Record { format: FORMAT, topic: topic.to_owned(), offsets: STANDARD.encode(bytes) };
+    serde_json::to_vec(&record).map_err(|error| SentError::Encode(error.to_string()))
+}
+
+/// Records of the topic by their keys, as a backup keeps them.
+pub type Records = BTreeMap<String, Vec<u8>>;
+
+/// Every record of the pipeline's topic; none where it was never made. Blocks.
+pub fn records(pipeline: &Pipeline) -> Result<Records, DlqError> {
+    let topic = &pipeline.dlq.replay_topic;
+    if !reach::topic_names(&pipeline.kafka, Duration::from_secs(10))?.contains(topic) {
+        return Ok(Records::new());
+    }
+    let records = replay::latest_values(&pipeline.kafka, topic, Open::Settle, |_| true).map_err(DlqError::Replayed)?;
+    Ok(records.into_iter().collect())
+}
+
+/// How many letters the records of `topic` name.
+pub fn letters(topic: &str, records: &Records) -> Result<u64, SentError> {
+    records.iter().map(|(key, value)| Ok(parse(topic, key, value)?.1.len())).sum()
+}
+
+/// The records by which `topic`, which holds `present`, comes to say also what `saved` says, and how many letters
+/// it lacks. What was sent stays sent: of two records of a key both are right.
+pub fn lacking(topic: &str, saved: &Records, present: &Records) -> Result<(Records, u64), SentError> {
+    let (mut records, mut letters) = (Records::new(), 0);
+    for (key, value) in saved {
+        let (name, saved) = parse(topic, key, value)?;
+        let known = present.get(key).map(|value| parse(topic, key, value)).transpose()?;
+        let known = known.map(|(_, offsets)| offsets).unwrap_or_default();
+        let new = saved.len() - saved.intersection_len(&known);
+        if new > 0 {
+            letters += new;
+            records.insert(key.clone(), encode(&name, saved | known)?);
+        }
+    }
+    Ok((records, letters))
+}
+
 impl Sent {
     /// Reads the pipeline's topic, for a run that sends the letters of `round` and has fenced all others.
     pub fn read(pipeline: &Pipeline, round: &str) -> Result<Sent, DlqError> {
@@ -109,13 +165,7 @@ impl Sent {
         let mut sent = Sent { round: round.to_owned(), ..Sent::default() };
         for (key, value) in records {
             let damaged = || SentError::Damaged { topic: topic.to_owned(), key: key.clone() };
-            let Versioned { format } = serde_json::from_slice(&value).map_err(|_| damaged())?;
-            if format > FORMAT {
-                return Err(SentError::Newer { topic: topic.to_owned(), found: format });
-            }
-            let record: Record = serde_json::from_slice(&value).map_err(|_| damaged())?;
-            let bytes = STANDARD.decode(&record.offsets).map_err(|_| damaged())?;
-            let offsets = RoaringBitmap::deserialize_from(bytes.as_slice()).map_err(|_| damaged())?;
+            let (_, offsets) = parse(topic, &key, &value)?;
             let parts: Vec<&str> = key.split('/').collect();
             let [of_round, topic_id, partition, number] = parts.as_slice() else { return Err(damaged()) };
             let shard = Shard {
@@ -159,12 +209,7 @@ impl Sent {
     }
 
     fn record(&self, shard: &Shard, topic: &str) -> Result<(String, Vec<u8>), SentError> {
-        let mut offsets = self.own.get(shard).cloned().unwrap_or_default();
-        offsets.optimize();
-        let mut bytes = Vec::with_capacity(offsets.serialized_size());
-        offsets.serialize_into(&mut bytes).map_err(|error| SentError::Encode(error.to_string()))?;
-        let record = Record { format: FORMAT, topic: topic.to_owned(), offsets: STANDARD.encode(bytes) };
-        let value = serde_json::to_vec(&record).map_err(|error| SentError::Encode(error.to_string()))?;
+        let value = encode(topic, self.own.get(shard).cloned().unwrap_or_default())?;
         let Shard { topic_id, partition, number } = shard;
         Ok((format!("{}/{topic_id}/{partition}/{number}", self.round), value))
     }
@@ -255,6 +300,23 @@ mod tests {
         let mut written = Sent::default();
         offsets.iter().for_each(|offset| written.note(&at(*offset)));
         assert_eq!(written.take_records().unwrap(), [("/A/3/2".to_owned(), stored)]);
+    }
+
+    #[test]
+    fn what_a_backup_says_is_added_to_what_is_there() {
+        let records = |round: &str, offsets: &[i64]| -> Records {
+            let mut sent = Sent { round: round.to_owned(), ..Sent::default() };
+            offsets.iter().for_each(|offset| sent.note(&letter("A", 0, *offset)));
+            sent.take_records().unwrap().into_iter().collect()
+        };
+        let saved: Records = records("", &[1, 2, 3]).into_iter().chain(records("again", &[2])).collect();
+        assert_eq!(letters("replays", &saved).unwrap(), 4);
+        assert_eq!(lacking("replays", &saved, &Records::new()).unwrap(), (saved.clone(), 4));
+        assert_eq!(lacking("replays", &saved, &saved).unwrap(), (Records::new(), 0));
+        let present = records("", &[3, 4]);
+        let (put, count) = lacking("replays", &saved, &present).unwrap();
+        assert_eq!((count, &put["/A/0/0"]), (3, &records("", &[1, 2, 3, 4])["/A/0/0"]));
+        assert!(lacking("replays", &[("/A/0/0".to_owned(), b"{\"format\":9}".to_vec())].into(), &present).is_err());
     }
 
     #[test]

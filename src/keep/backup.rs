@@ -1,5 +1,5 @@
 //! A backup of everything by which a pipeline goes on: the ledgers with the list of their files (and with
-//! `--with-data` the files), the checkpoints of capture, and the tables of analyze.
+//! `--with-data` the files), the checkpoints of capture, the tables of analyze, and which dead letters were replayed.
 //!
 //! **Beside a running pipeline.** Each stage's progress is consistent with its own data, for one commit moves
 //! both; what ties the stages together is Kafka, which is not in the backup. So the order matters only for the
@@ -12,11 +12,13 @@
 //! - A ledger is read when nothing is pending, and its files are listed after it: those beyond its offset are
 //!   left out. Compact and expire wait.
 //! - The tables are read in one snapshot.
+//! - What was replayed is read last, so that little can be sent that it does not say.
 //! - All of it is written under a temporary name, made durable, and renamed.
 
 use super::{
     KeepError, backup_tables, land_tables,
     manifest::{self, DataFile, Extent, FORMAT, LandPart, Manifest, PartitionPart, Sink, TopicState},
+    replays,
 };
 use crate::{
     amount,
@@ -69,6 +71,8 @@ pub struct Report {
     pub data_rows: u64,
     pub with_data: bool,
     pub checkpoints: u64,
+    /// Dead letters that were replayed.
+    pub replayed: u64,
     pub tables: BTreeMap<String, u64>,
     pub bytes: u64,
 }
@@ -120,6 +124,7 @@ async fn one(pipeline: &Pipeline, options: &Options, root: &Path) -> Result<Repo
         topics: BTreeMap::new(),
         lands: Vec::new(),
         checkpoints: None,
+        replays: None,
         tables: Vec::new(),
         positions: Vec::new(),
     };
@@ -144,6 +149,7 @@ async fn one(pipeline: &Pipeline, options: &Options, root: &Path) -> Result<Repo
     if pipeline.analyze.is_some() {
         (manifest.tables, manifest.positions) = backup_tables::backup(pipeline, root).await?;
     }
+    let replayed = replays::backup(pipeline, root, &mut manifest).await?;
     manifest.write(root)?;
     let partitions = || manifest.lands.iter().flat_map(|land| &land.partitions);
     let files = || partitions().flat_map(|partition| &partition.files);
@@ -155,6 +161,7 @@ async fn one(pipeline: &Pipeline, options: &Options, root: &Path) -> Result<Repo
         data_rows: files().map(|file| file.rows).sum(),
         with_data: options.with_data,
         checkpoints,
+        replayed,
         tables: manifest.tables.iter().map(|table| (table.table.clone(), table.rows)).collect(),
         bytes: manifest.bytes(),
     })
@@ -267,13 +274,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} ledgers, {} data files {} with {} rows, {} checkpoints",
+            "{}: {} ledgers, {} data files {} with {} rows, {} checkpoints, {} replayed dead letters",
             self.path.display(),
             self.ledgers,
             group_digits(self.data_files),
             if self.with_data { "copied" } else { "listed (not copied)" },
             group_digits(self.data_rows),
             self.checkpoints,
+            group_digits(self.replayed),
         )?;
         for (table, rows) in &self.tables {
             write!(f, ", {} rows of {table}", group_digits(*rows))?;

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub lands: Vec<LandPart>,
     /// Records of the checkpoint topic.
     pub checkpoints: Option<FilePart>,
+    /// Records of which dead letters were replayed; none in a backup by a program that did not keep them.
+    #[serde(default)]
+    pub replays: Option<FilePart>,
     pub tables: Vec<TablePart>,
     /// Where the jobs of analyze read on.
     pub positions: Vec<Position>,
@@ -261,7 +264,7 @@ impl Manifest {
             let data = land.partitions.iter().flat_map(|partition| &partition.files).filter_map(|f| f.part.as_ref());
             data.chain(&land.schema).chain(&land.upkeep)
         });
-        lands.chain(&self.checkpoints).chain(self.tables.iter().map(|table| &table.file))
+        lands.chain(&self.checkpoints).chain(&self.replays).chain(self.tables.iter().map(|table| &table.file))
     }
 
     /// Bytes of all files.

@@ -11,6 +11,7 @@ pub mod compact;
 pub mod expire;
 mod expire_tables;
 mod manifest;
+mod replays;
 pub mod restore;
 mod support;
 
@@ -33,6 +34,8 @@ pub enum KeepError {
     Topic(#[from] crate::kafka::reader::ReadError),
     #[error("{0}")]
     Kafka(#[from] crate::kafka::producer::ProducerError),
+    #[error("{0}")]
+    Replays(#[from] crate::dlq::DlqError),
     #[error("cannot {action} {}: {source}", .path.display())]
     File { action: &'static str, path: std::path::PathBuf, source: std::io::Error },
     #[error("{} is not what backup has written: it is damaged or incomplete; use another backup", .path.display())]
@@ -50,6 +53,7 @@ impl KeepError {
             KeepError::Postgres(error) => error.is_unavailable(),
             KeepError::Topic(error) => error.is_unavailable(),
             KeepError::Kafka(error) => error.is_unavailable(),
+            KeepError::Replays(error) => error.is_unavailable(),
             _ => false,
         }
     }

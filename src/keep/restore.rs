@@ -16,17 +16,17 @@
 use super::{
     KeepError, Left, backup, backup_tables, land_tables, left_lines,
     manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
-    schema_path,
+    replays, schema_path,
     support::{Held, Support, support},
 };
 use crate::{
     app::group_digits,
     capture,
     clock::now_ms,
-    config::model::{LandTable, Pipeline},
+    config::model::{Kafka, LandTable, Pipeline},
     failpoint,
     kafka::{
-        admin::ensure_topics,
+        admin::{TopicSpec, ensure_topics},
         producer::{Outgoing, Settings, TransactionalProducer},
     },
     lake::{
@@ -138,11 +138,14 @@ pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) 
         lands.push(plan_land(table, part, topics.get(&part.topic), &manifest, options.force, &mut report)?);
     }
     let records = plan_checkpoints(pipeline, &manifest, &root, &present, options.force, &mut report)?;
+    let replayed = replays::plan(pipeline, &manifest, &root, &mut report).await?;
     let restores_tables = plan_tables(pipeline, &manifest, &topics, options.force, &mut report).await?;
     say(&report);
     if options.dry_run {
         return Ok(report);
     }
+    // Before the letters are there again.
+    replays::restore(pipeline, replayed).await?;
     for land in lands {
         restore_land(land, &root)?;
     }
@@ -425,18 +428,29 @@ fn plan_checkpoints(
 
 /// One transaction, under the id that fences a capture that still runs.
 async fn put_checkpoints(pipeline: &Pipeline, records: BTreeMap<String, Vec<u8>>) -> Result<(), KeepError> {
-    let Some(capture) = pipeline.capture.clone() else { return Ok(()) };
-    let kafka = pipeline.kafka.clone();
-    let topics = capture::topics(&capture).into_iter().filter(|topic| topic.name == capture.checkpoint_topic);
-    ensure_topics(&kafka, &topics.collect::<Vec<_>>()).await.map_err(|error| KeepError::Refused(error.to_string()))?;
+    let Some(capture) = &pipeline.capture else { return Ok(()) };
+    let topics = capture::topics(capture).into_iter().filter(|topic| topic.name == capture.checkpoint_topic);
+    let settings = Settings {
+        transactional_id: capture.transactional_id.clone(),
+        compression: capture.compression,
+        max_message_bytes: capture.max_row_bytes,
+    };
+    put(&pipeline.kafka, topics.collect(), settings, records).await
+}
+
+/// Puts records into the first of `topics`, which are made where they are missing.
+pub async fn put(
+    kafka: &Kafka,
+    topics: Vec<TopicSpec>,
+    settings: Settings,
+    records: BTreeMap<String, Vec<u8>>,
+) -> Result<(), KeepError> {
+    ensure_topics(kafka, &topics).await.map_err(|error| KeepError::Refused(error.to_string()))?;
+    let kafka = kafka.clone();
     let put = move || {
-        let settings = Settings {
-            transactional_id: capture.transactional_id.clone(),
-            compression: capture.compression,
-            max_message_bytes: capture.max_row_bytes,
-        };
+        let Some(topic) = topics.first() else { return Ok(()) };
         let mut producer = TransactionalProducer::open(&kafka, &settings)?;
-        let topic = producer.topic(&capture.checkpoint_topic)?;
+        let topic = producer.topic(&topic.name)?;
         producer.begin()?;
         for (key, value) in &records {
             producer.send(&Outgoing {

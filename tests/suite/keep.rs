@@ -3,4 +3,5 @@
 
 mod backup;
 mod lake;
+mod replays;
 mod tables;

@@ -26,14 +26,14 @@ use std::{
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Orders from their table through a topic of three partitions into a lake.
-struct Scene {
-    test: Test,
-    topic: String,
-    file: String,
+pub struct Scene {
+    pub test: Test,
+    pub topic: String,
+    pub file: String,
 }
 
 impl Scene {
-    fn new() -> Scene {
+    pub fn new() -> Scene {
         let test = Test::new();
         let topic = test.topic("orders");
         test.db().execute(
@@ -55,7 +55,7 @@ impl Scene {
     }
 
     /// Orders of the last ten days, every fiftieth a dead letter.
-    fn insert(&self, count: u64) {
+    pub fn insert(&self, count: u64) {
         self.test.db().execute(&format!(
             "INSERT INTO orders (item, amount, placed_at)
              SELECT 'Item ' || i, CASE WHEN i % 50 = 0 THEN -1 ELSE i END, now()::timestamp - i % 10 * interval '1 day'
@@ -68,23 +68,23 @@ impl Scene {
     }
 
     #[track_caller]
-    fn must(&self, arguments: &[&str]) -> Value {
+    pub fn must(&self, arguments: &[&str]) -> Value {
         let mut run = self.run(&[arguments, &["--format", "json"]].concat());
         assert_eq!(run.wait(LIMIT), Exit::Code(0), "{arguments:?}: {}\n{}", run.stdout(), run.stderr());
         run.json()
     }
 
-    fn catch_up(&self) {
+    pub fn catch_up(&self) {
         self.must(&["run", "--until-caught-up"]);
     }
 
-    fn backup(&self, name: &str, more: &[&str]) -> (String, Value) {
+    pub fn backup(&self, name: &str, more: &[&str]) -> (String, Value) {
         let to = self.test.path(name).display().to_string();
         let report = self.must(&[&["backup", "--to", &to], more].concat());
         (to, report)
     }
 
-    fn restore(&self, from: &str, more: &[&str]) -> Value {
+    pub fn restore(&self, from: &str, more: &[&str]) -> Value {
         self.must(&[&["restore", "--from", from], more].concat())
     }
 
@@ -93,7 +93,7 @@ impl Scene {
         self.test.path("disk")
     }
 
-    fn lose_disk(&self) {
+    pub fn lose_disk(&self) {
         fs::remove_dir_all(self.disk()).expect("the disk is lost");
     }
 
@@ -128,7 +128,7 @@ impl Scene {
         ClientConfig::new().set("bootstrap.servers", &self.test.brokers).create().expect("an admin client")
     }
 
-    fn delete_topic(&self, topic: &str) {
+    pub fn delete_topic(&self, topic: &str) {
         let deleted = block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("an answer");
         deleted[0].as_ref().expect("the topic goes");
         eventually(DEADLINE, "the topic is gone", || !topics(&self.test.brokers).iter().any(|found| found == topic));
