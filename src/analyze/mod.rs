@@ -21,6 +21,7 @@
 pub mod anomaly;
 mod declare;
 mod decode;
+pub mod history;
 pub mod inspect;
 mod newest;
 mod reading;
@@ -309,7 +310,11 @@ impl Supervisor {
         };
         let span = tracing::Span::current();
         let reading = tokio::task::spawn_blocking(move || span.in_scope(|| reading::run(setup)));
-        let over = self.commit_all(store, &mut leader, &mut handed, committed, &trouble).await;
+        let days = self.pipeline.analyze.as_ref().map_or(u32::MAX, |analyze| analyze.history_retention_days);
+        let over = tokio::select! {
+            over = self.commit_all(store, &mut leader, &mut handed, committed, &trouble) => over,
+            never = history::keep(store, &self.pipeline.kafka, &self.job, days) => match never {},
+        };
         // The thread notices that nobody listens, and ends.
         drop(handed);
         trouble.set(None);

@@ -7,6 +7,8 @@ use super::{
     section::Section,
 };
 
+/// Its default follows a longer retention of windows.
+const HISTORY: &str = "history_retention_days";
 /// More panes in a window than this would cost more than they tell.
 const MOST_PANES: i64 = 10_000;
 
@@ -22,7 +24,20 @@ pub fn build(root: &Section, id: &str, errors: &mut Collector, claims: &mut Clai
     if items.is_empty() {
         return None;
     }
+    let longest = jobs.iter().max_by_key(|job| job.retention_days);
+    let windows_days = longest.map_or(0, |job| job.retention_days);
+    let mut history_retention_days: u32 = analyze.integer(HISTORY);
+    if !analyze.has(HISTORY) {
+        history_retention_days = history_retention_days.max(windows_days);
+    } else if let Some(job) = longest.filter(|_| history_retention_days < windows_days) {
+        let words = format!(
+            "must be at least {windows_days}, the retention_days of job {}: late_events explains what windows lack",
+            job.name
+        );
+        rule(&analyze, HISTORY, words, errors);
+    }
     Some(Analyze {
+        history_retention_days,
         migrate: analyze.boolean("migrate"),
         schema: analyze.text("schema"),
         create_tables: analyze.boolean("create_tables"),

@@ -371,6 +371,13 @@ pub static KEYS: &[Key] = &[
     )
     .default("true"),
     integer("analyze.pool_size", 1, 100, "2", "Most connections of a job, the one of its lock aside."),
+    integer(
+        "analyze.history_retention_days",
+        1,
+        36_500,
+        "365",
+        "How long moments, late events and dead letters are kept: at least as long as any job's windows (without the key, as long as the longest where that is more). A dead letter stays while its record is on the topic; moments are of no job, so the least of the pipelines in one schema counts.",
+    ),
     text("analyze.schema", "Where all tables of analyze are.").derived("the first of the role's search_path"),
     key("analyze.create_tables", Kind::Boolean, "Whether a missing table of windows is created, partitioned by day.")
         .default("true"),

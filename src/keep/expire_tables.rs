@@ -4,22 +4,15 @@
 //! Nothing goes that `verify` needs for what is still there: of late events those of windows that are kept
 //! stay, of dead letters those whose record is still on the topic.
 
-use super::{KeepError, Left, expire::Rows, kept_from};
+use super::{KeepError, Left, expire::Rows};
 use crate::{
+    analyze::history::{self, DEAD_LETTERS, LATE_EVENTS, MOMENTS, kept_from},
     clock::now_us,
     config::model::{Analyze, Pipeline},
-    kafka::{
-        reader::{ReadError, Reader},
-        topic,
-    },
     postgres::{self, PostgresError, quote_ident},
 };
 use std::collections::BTreeSet;
 use tokio_postgres::{Client, error::SqlState};
-
-const BATCH_ROWS: i64 = 10_000;
-const MOMENTS: &str = "window_start < $1::text::timestamptz";
-const LATE_EVENTS: &str = "window_start < $1::text::timestamptz AND job = ANY($2)";
 
 /// Which rows go, counted.
 pub struct Tables {
@@ -27,20 +20,13 @@ pub struct Tables {
     before: String,
     /// Ids of the pipeline's jobs.
     jobs: Vec<String>,
-    /// Where the topics of the jobs begin now.
-    begins: Vec<Begin>,
+    /// Which dead letters go.
+    letters: String,
     moments: u64,
     late_events: u64,
     dead_letters: u64,
     kept_letters: u64,
     user: String,
-}
-
-struct Begin {
-    topic: String,
-    topic_id: String,
-    partition: i32,
-    offset: i64,
 }
 
 pub async fn plan(pipeline: &Pipeline, days: u32) -> Result<Tables, KeepError> {
@@ -56,19 +42,16 @@ pub async fn plan(pipeline: &Pipeline, days: u32) -> Result<Tables, KeepError> {
             .await
             .map_err(PostgresError::from)?;
     }
-    let mut begins = Vec::new();
     let topics: BTreeSet<String> =
         analyze.jobs.iter().flat_map(|job| &job.inputs).map(|input| input.topic.clone()).collect();
-    for name in topics {
-        let kafka = pipeline.kafka.clone();
-        begins.extend(tokio::task::spawn_blocking(move || begins_of(&kafka, name)).await??);
-    }
+    let kafka = pipeline.kafka.clone();
+    let begins = tokio::task::spawn_blocking(move || history::begins(&kafka, topics)).await??;
     let mut tables = Tables {
         client,
         // Midnight UTC, as the sessions' zone is.
         before: kept_from(now_us(), days),
         jobs: analyze.jobs.iter().map(|job| job.id.clone()).collect(),
-        begins,
+        letters: format!("{DEAD_LETTERS} AND {}", history::has_left(&begins)),
         moments: 0,
         late_events: 0,
         dead_letters: 0,
@@ -77,9 +60,8 @@ pub async fn plan(pipeline: &Pipeline, days: u32) -> Result<Tables, KeepError> {
     };
     tables.moments = tables.count("moments", MOMENTS, &[&tables.before]).await?;
     tables.late_events = tables.count("late_events", LATE_EVENTS, &[&tables.before, &tables.jobs]).await?;
-    let (letters, gone) = (tables.letters(), tables.gone());
-    tables.dead_letters = tables.count("dead_letters", &letters.replace("GONE", &gone), &tables.of_letters()).await?;
-    let all = tables.count("dead_letters", &letters.replace("GONE", "true"), &tables.of_letters()).await?;
+    tables.dead_letters = tables.count("dead_letters", &tables.letters, &tables.of_letters()).await?;
+    let all = tables.count("dead_letters", DEAD_LETTERS, &tables.of_letters()).await?;
     tables.kept_letters = all - tables.dead_letters;
     Ok(tables)
 }
@@ -96,50 +78,11 @@ fn check_retention(analyze: &Analyze, days: u32) -> Result<(), KeepError> {
     }
 }
 
-fn begins_of(kafka: &crate::config::model::Kafka, name: String) -> Result<Vec<Begin>, KeepError> {
-    let extents = match Reader::open(kafka, &name)?.extents() {
-        Err(ReadError::MissingTopic { .. }) => return Ok(Vec::new()),
-        extents => extents?,
-    };
-    let found = topic::find(kafka, &name).map_err(|error| KeepError::Refused(error.to_string()))?;
-    Ok(extents
-        .into_iter()
-        .map(|extent| Begin {
-            topic: name.clone(),
-            topic_id: found.id.to_string(),
-            partition: extent.partition,
-            offset: extent.first,
-        })
-        .collect())
-}
-
 type Parameters<'a> = Vec<&'a (dyn tokio_postgres::types::ToSql + Sync)>;
 
 impl Tables {
-    fn letters(&self) -> String {
-        "error_ts < $1::text::timestamptz AND job = ANY($2) AND GONE".to_owned()
-    }
-
     fn of_letters(&self) -> Parameters<'_> {
         vec![&self.before, &self.jobs]
-    }
-
-    /// Whether a dead letter's record has left its topic.
-    fn gone(&self) -> String {
-        let held: Vec<String> = self
-            .begins
-            .iter()
-            .map(|begin| {
-                format!(
-                    "(topic = {} AND topic_id = {} AND kafka_partition = {} AND kafka_offset >= {})",
-                    postgres::quote_literal(&begin.topic),
-                    postgres::quote_literal(&begin.topic_id),
-                    begin.partition,
-                    begin.offset
-                )
-            })
-            .collect();
-        if held.is_empty() { "true".to_owned() } else { format!("NOT ({})", held.join(" OR ")) }
     }
 
     async fn count(
@@ -172,11 +115,10 @@ impl Tables {
 
     /// Gives what was deleted.
     pub async fn delete(self) -> Result<Vec<Rows>, KeepError> {
-        let letters = self.letters().replace("GONE", &self.gone());
         let counts = [
             self.delete_from("moments", MOMENTS, &[&self.before]).await?,
             self.delete_from("late_events", LATE_EVENTS, &[&self.before, &self.jobs]).await?,
-            self.delete_from("dead_letters", &letters, &self.of_letters()).await?,
+            self.delete_from("dead_letters", &self.letters, &self.of_letters()).await?,
         ];
         Ok(self.lines(counts))
     }
@@ -187,9 +129,7 @@ impl Tables {
         condition: &str,
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
     ) -> Result<u64, KeepError> {
-        let statement = format!(
-            "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT {BATCH_ROWS}))"
-        );
+        let statement = history::delete(table, condition);
         let mut deleted = 0;
         loop {
             match self.client.execute(&statement, parameters).await {

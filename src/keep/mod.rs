@@ -16,9 +16,10 @@ pub mod restore;
 mod support;
 
 use crate::{
+    analyze::history::kept_from,
     config::model::{LandTable, Pipeline},
     lake::LakeError,
-    record::time::{self, MICROS_PER_DAY},
+    record::time,
 };
 use serde::Serialize;
 
@@ -34,6 +35,8 @@ pub enum KeepError {
     Topic(#[from] crate::kafka::reader::ReadError),
     #[error("{0}")]
     Kafka(#[from] crate::kafka::producer::ProducerError),
+    #[error("{0}")]
+    Begins(#[from] crate::analyze::history::BeginError),
     #[error("{0}")]
     Replays(#[from] crate::dlq::DlqError),
     #[error("cannot {action} {}: {source}", .path.display())]
@@ -53,6 +56,7 @@ impl KeepError {
             KeepError::Postgres(error) => error.is_unavailable(),
             KeepError::Topic(error) => error.is_unavailable(),
             KeepError::Kafka(error) => error.is_unavailable(),
+            KeepError::Begins(error) => error.is_unavailable(),
             KeepError::Replays(error) => error.is_unavailable(),
             _ => false,
         }
@@ -66,13 +70,6 @@ fn schema_path(table: &LandTable) -> std::path::PathBuf {
 
 fn land_tables(pipeline: &Pipeline) -> &[LandTable] {
     pipeline.land.as_ref().map_or(&[], |land| &land.tables)
-}
-
-/// The first date, `YYYY-MM-DD`, that is not older than so many days. Dates are UTC.
-fn kept_from(now_us: i64, days: u32) -> String {
-    let today = now_us.div_euclid(MICROS_PER_DAY);
-    let day = (today - i64::from(days)).max(i64::from(i32::MIN));
-    time::partition(day as i32).trim_start_matches("date=").to_owned()
 }
 
 /// Whether the name of a date's directory is a date before `kept_from`.
@@ -107,11 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_counted_from_today_and_only_dates_are_dates() {
-        let now_us = 20_000 * MICROS_PER_DAY + 5;
-        assert_eq!(kept_from(now_us, 0), "2024-10-04");
-        assert_eq!(kept_from(now_us, 1), "2024-10-03");
-        assert_eq!(kept_from(now_us, 365), "2023-10-05");
+    fn only_dates_are_dates() {
         assert!(is_before("2024-10-02", "2024-10-03"));
         assert!(!is_before("2024-10-03", "2024-10-03"));
         assert!(!is_before("2024-1-1", "2024-10-03") && !is_before("__HIVE_DEFAULT_PARTITION__", "2024-10-03"));

@@ -9,6 +9,8 @@ pub enum StoreError {
     Postgres(PostgresError),
     #[error("PostgreSQL {version} is too old: analyze needs 14 or newer")]
     TooOld { version: String },
+    #[error("old rows may not be deleted: GRANT DELETE ON moments, late_events, dead_letters TO {user}")]
+    NoDelete { user: String },
     #[error("the server is a standby, which takes no rows: connect to the primary")]
     Standby,
     #[error(

@@ -47,6 +47,7 @@ use crate::{
     },
 };
 use std::sync::Arc;
+use tokio_postgres::error::SqlState;
 
 /// The oldest PostgreSQL that ends silent sessions.
 const OLDEST_SERVER: i32 = 140_000;
@@ -153,6 +154,17 @@ impl Store {
     /// Of the pool, for the metrics.
     pub fn pool_figures(&self) -> Figures {
         self.pool.figures()
+    }
+
+    /// Runs one statement of [`super::history`] about this job, whose parameters are the first day that is kept and
+    /// the job's id in a list. How many rows went.
+    pub async fn delete(&self, statement: &str, before: &str) -> Result<u64, StoreError> {
+        let client = self.pool.get().await?;
+        let deleted = client.execute(statement, &[&before, &[self.job.name.as_str()].as_slice()]).await;
+        deleted.map_err(|error| match error.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::NoDelete { user: quote_ident(&self.user) },
+            _ => error.into(),
+        })
     }
 
     /// Waits until this instance leads the job; `standing_by` is told who does meanwhile. Gives up when the

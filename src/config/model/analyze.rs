@@ -12,6 +12,8 @@ pub struct Analyze {
     pub create_tables: bool,
     /// Most connections to PostgreSQL of one job, the one of its lock aside.
     pub pool_size: usize,
+    /// How long moments, late events and dead letters are kept; no shorter than any job's windows.
+    pub history_retention_days: u32,
     pub jobs: Vec<Job>,
 }
 

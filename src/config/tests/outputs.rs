@@ -58,6 +58,7 @@ analyze:
   pool_size: 31
   schema: of_windows
   create_tables: false
+  history_retention_days: 51
   jobs:
     - name: j
       table: w
@@ -113,6 +114,23 @@ fn show_covers_every_key_and_loads_again() {
     assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&config).unwrap(), "{shown}");
     assert!(shown.starts_with("pipeline: full\npostgres:\n  host: h\n  port: 6\n"), "{shown}");
     assert!(shown.contains("  tables:\n    - schema: s\n      table: \"odd \\\"name\"\n"), "{shown}");
+}
+
+#[test]
+fn what_explains_windows_is_kept_as_long_as_they_are() {
+    const WINDOWS: &str = "      retention_days: 40\n";
+    const HISTORY: &str = "  history_retention_days: 51\n";
+    let days = |text: &str| load(text).pipelines[0].analyze.as_ref().unwrap().history_retention_days;
+    assert_eq!(days(FULL), 51);
+    let without = FULL.replace(HISTORY, "");
+    assert_eq!(days(&without), 365);
+    assert_eq!(days(&without.replace(WINDOWS, "      retention_days: 400\n")), 400);
+    let short = FULL.replace(WINDOWS, "      retention_days: 52\n");
+    let error = load_text(Path::new("p.yml"), &short, &Environment::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("analyze.history_retention_days must be at least 52, the retention_days of job j"),
+        "{error}"
+    );
 }
 
 #[test]

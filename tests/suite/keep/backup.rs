@@ -1,6 +1,7 @@
 //! A pipeline that loses its disk, its checkpoints or its topic, and goes on from a backup: without loss or
 //! doubling where the sources still hold the data, and with the exact offsets of what they do not.
 
+use crate::landing::general_head;
 use crate::{
     doctor::{ROOM, doctor},
     harness::{
@@ -10,7 +11,6 @@ use crate::{
         run::Exit,
     },
 };
-use crate::landing::general_head;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions},
