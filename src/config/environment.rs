@@ -1,4 +1,5 @@
-//! What the environment adds: `HEADWATER__SECTION__KEY` overrides and `${VAR}` substitution.
+//! What the environment adds: `HEADWATER__SECTION__KEY` overrides, the service manager's credentials, and `${VAR}`
+//! substitution.
 
 use super::{
     error::{Collector, Origin, Problem},
@@ -6,9 +7,11 @@ use super::{
     nearest::nearest,
     tree::{self, Entry, Node, Scalar, Style, Value},
 };
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 const PREFIX: &str = "HEADWATER__";
+/// Where a service manager puts the secrets of a service, a file each (systemd.exec(5)).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// Variables by name. `Debug` gives the names only, for values may be secrets.
 #[derive(Clone, Default)]
@@ -46,7 +49,7 @@ pub fn hide_secrets(environment: &Environment, errors: &mut Collector) {
     for (name, value) in &environment.0 {
         let name = name.to_uppercase();
         // A `…_FILE` holds a path, which an error should show.
-        if MARKS.iter().any(|mark| name.contains(mark)) && !name.ends_with("_FILE") {
+        if MARKS.iter().any(|mark| name.contains(mark)) && !name.ends_with("_FILE") && name != CREDENTIALS {
             errors.hide(value);
         }
     }
@@ -219,6 +222,38 @@ fn displace_twin(root: &mut Node, steps: &[Step]) {
             entries.iter_mut().find(|entry| entry.name == *section)
     {
         entries.retain(|entry| entry.name != twin || entry.node.is_override());
+    }
+}
+
+/// Puts each credential of the service manager in its place in `root`: `postgres_password` stands for
+/// `postgres.password_file`, and so with every key `section.name_file`, unless a variable gives that key. One
+/// without text counts as not given, for that is what a unit gives where its administrator has none.
+pub fn apply_credentials(root: &mut Node, environment: &Environment) {
+    let Some(directory) = environment.get(CREDENTIALS).filter(|directory| !directory.is_empty()) else { return };
+    for key in KEYS {
+        let Some((section, file)) = key.path.split_once('.').filter(|(_, name)| !name.contains('.')) else { continue };
+        let Some(name) = file.strip_suffix("_file") else { continue };
+        let found = root.get(section);
+        let is_variable = |name| found.and_then(|section| section.get(name)).is_some_and(Node::is_override);
+        // A file without PostgreSQL has no use for its password, which would ask for host, db and user.
+        if (found.is_none() && section == "postgres") || is_variable(file) || is_variable(name) {
+            continue;
+        }
+        let credential = Path::new(directory).join(format!("{section}_{name}"));
+        let is_absent = match std::fs::read(&credential) {
+            Ok(text) => text.trim_ascii().is_empty(),
+            // Whatever else is wrong is said by who reads it.
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if is_absent {
+            continue;
+        }
+        let origin = Origin::Variable(CREDENTIALS.to_owned());
+        let steps = [section, file].map(|step| Step::Name(step.to_owned()));
+        let node = Node::loose(credential.display().to_string(), origin.clone());
+        // Names alone: what can fail is an index.
+        let _ = place(root, &steps, node, &origin);
+        displace_twin(root, &steps);
     }
 }
 

@@ -4,7 +4,7 @@
 //! and the names of the environment's overrides. Loading goes
 //!
 //! 1. the YAML as a tree of texts with line numbers (`tree`),
-//! 2. `HEADWATER__…` overrides, then `${VAR}` substitution (`environment`),
+//! 2. `HEADWATER__…` overrides, the service manager's credentials, then `${VAR}` substitution (`environment`),
 //! 3. a copy for each tenant (`tenants`),
 //! 4. the tree against the table: unknown keys, types, ranges (`check`),
 //! 5. the sections, short form and general form, into [`model`] (`postgres`, `kafka`, `capture`, `land`, `analyze`, `dlq`),
@@ -100,6 +100,7 @@ fn resolve(text: &str, environment: &Environment, errors: &mut Collector) -> Opt
         }
     };
     environment::apply_overrides(&mut root, environment, errors);
+    environment::apply_credentials(&mut root, environment);
     environment::substitute(&mut root, environment, errors);
     check::unfold(&mut root, "", "", errors);
     Some(root)

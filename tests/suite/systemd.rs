@@ -2,10 +2,11 @@
 //! test is the service manager, as far as the process can tell.
 
 use crate::harness::{DEADLINE, Run, Test, eventually, run::Exit};
+use headwater::config::{self, Environment, keys::KEYS};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixDatagram,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::{Duration, Instant},
 };
@@ -50,40 +51,121 @@ fn settings() -> BTreeMap<String, Vec<String>> {
     settings
 }
 
+/// The variables of the instance `orders`, its credentials in the test's directory: those that are `given`, and of
+/// the others what the unit has instead.
+fn environment(test: &Test, given: &[(&str, &str)]) -> Vec<(String, String)> {
+    let settings = settings();
+    let directory = test.dir().join("credentials");
+    std::fs::create_dir_all(&directory).unwrap();
+    for default in &settings["SetCredential"] {
+        let (name, text) = default.split_once(':').expect("name and text");
+        std::fs::write(directory.join(name), text.replace("\\n", "\n")).unwrap();
+    }
+    for (name, text) in given {
+        let loaded = format!("{name}:/etc/headwater/credentials/%i/{name}");
+        assert!(settings["LoadCredential"].contains(&loaded), "{loaded}");
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+    let mut environment = vec![("CREDENTIALS_DIRECTORY".to_owned(), directory.display().to_string())];
+    for variable in settings["Environment"].iter().flat_map(|line| line.split(' ')) {
+        let (name, value) = variable.split_once('=').expect("name and value");
+        environment.push((name.to_owned(), value.replace("%S", "/var/lib").replace("%i", "orders")));
+    }
+    environment
+}
+
+/// The README's first pipeline, as whoever follows it writes it.
+fn first_pipeline() -> String {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let from = readme.find("```yaml\n# orders.yml\n").expect("the first configuration") + "```yaml\n".len();
+    let length = readme[from..].find("```").expect("its end");
+    readme[from..from + length].to_owned()
+}
+
+/// A pipeline that knows no PostgreSQL.
+const LAND_ONLY: &str = "kafka: {brokers: 'localhost:9092'}
+land:
+  tables:
+    - {topic: t, path: /var/lib/headwater/orders/lake, checkpoint_location: /var/lib/headwater/orders/checkpoints,
+       schema_file: chat.json, date_column: timestamp}
+";
+
+/// Every configuration that is shipped or shown, by its path.
+fn pipelines(test: &Test) -> Vec<PathBuf> {
+    std::fs::copy(repository().join("configs/schemas/chat.json"), test.path("chat.json")).unwrap();
+    let mut files = vec![test.write("orders.yml", &first_pipeline()), test.write("land.yml", LAND_ONLY)];
+    let shipped = std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path());
+    files.extend(shipped.filter(|path| path.extension().is_some_and(|it| it == "yml")));
+    assert!(files.len() >= 6, "{files:?}");
+    files
+}
+
 #[test]
-fn the_commands_and_variables_of_the_unit_are_the_programs() {
+fn the_unit_runs_whatever_is_shipped_with_the_secrets_that_are_there() {
     let test = Test::new();
     let settings = settings();
     assert_eq!(settings["Type"], ["notify"]);
-    let credentials = test.dir().join("credentials");
-    std::fs::create_dir(&credentials).unwrap();
-    // LoadCredential=secret:DIRECTORY gives each of its files as secret_FILE.
-    assert_eq!(settings["LoadCredential"], ["secret:/etc/headwater/credentials/%i"]);
-    std::fs::write(credentials.join("secret_postgres_password"), "from the credential\n").unwrap();
-    let state = test.dir().display().to_string();
-    let filled = |text: &str| {
-        text.replace("%d", &credentials.display().to_string()).replace("%S", &state).replace("%i", "orders_stream")
+    assert_eq!(settings["ExecStart"], ["/usr/bin/headwater run -c /etc/headwater/%i.yml"]);
+    // What prevents restarts is the code of the main process only, so that nothing comes before it.
+    assert!(!settings.contains_key("ExecStartPre") && settings["RestartPreventExitStatus"] == ["2 78"]);
+    let validate = |file: &Path, environment: &[(String, String)]| {
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let mut run = Run::with_env(&test, &["validate", "-c", &file.display().to_string()], &environment);
+        (run.wait(DEADLINE), run.stderr())
     };
-    let mut environment = Vec::new();
-    for variable in settings["Environment"].iter().flat_map(|line| line.split(' ')) {
-        let (name, value) = variable.split_once('=').expect("name and value");
-        environment.push((name.to_owned(), filled(value)));
+    let files = pipelines(&test);
+    for file in &files {
+        let (exit, said) = validate(file, &environment(&test, &[("postgres_password", "from the credential\n")]));
+        assert_eq!(exit, Exit::Code(0), "{}: {said}", file.display());
+        let (exit, said) = validate(file, &environment(&test, &[]));
+        let needs_one = file.ends_with("orders.yml");
+        assert_eq!(exit, Exit::Code(if needs_one { 78 } else { 0 }), "{}: {said}", file.display());
+        assert!(!needs_one || said.contains("postgres.password_file") && said.contains("/run/secrets/shop"), "{said}");
     }
-    for (key, command) in [("ExecStartPre", "validate"), ("ExecStart", "run")] {
-        let line = format!("/usr/bin/headwater {command} -c /etc/headwater/%i.yml");
-        assert_eq!(settings[key], [line]);
+    // And a credential is what is read.
+    let (exit, said) = validate(&files[1], &environment(&test, &[("http_token", "not a token\n")]));
+    assert!(exit == Exit::Code(78) && said.contains("http.token_file"), "{said}");
+}
+
+#[test]
+fn what_is_shipped_writes_in_the_state_directory_only() {
+    let test = Test::new();
+    let settings = settings();
+    assert_eq!(
+        (&*settings["StateDirectory"], &*settings["ProtectSystem"]),
+        (&["headwater/%i".into()][..], &["strict".into()][..])
+    );
+    let environment: Environment = environment(&test, &[("postgres_password", "p")]).into_iter().collect();
+    let mut written = BTreeSet::new();
+    for file in pipelines(&test) {
+        let config = config::load(&file, &environment).unwrap_or_else(|errors| panic!("{errors}"));
+        for pipeline in config.pipelines {
+            for table in pipeline.land.into_iter().flat_map(|land| land.tables) {
+                written.extend([table.path, table.dead_letter_path, table.checkpoint_location]);
+            }
+            written.extend(pipeline.capture.and_then(|capture| capture.last_processed_timestamp_location));
+        }
     }
-    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
-    for file in ["orders_stream.yml", "chat.yml"] {
-        let path = repository().join("configs").join(file).display().to_string();
-        let mut run = Run::with_env(&test, &["validate", "-c", &path, "--show"], &environment);
-        assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{file}: {}", run.stderr());
-        assert!(file != "chat.yml" || run.stdout().contains(&format!("{state}/headwater/orders_stream/lake")));
+    let state = Path::new("/var/lib/headwater/orders");
+    let outside: Vec<_> = written.iter().filter(|path| !path.starts_with(state) || *path == state).collect();
+    assert!(outside.is_empty() && written.contains(&state.join("lake_dead_letters")), "{written:#?}");
+}
+
+#[test]
+fn every_secret_can_be_a_credential() {
+    let settings = settings();
+    let secrets =
+        KEYS.iter().filter(|key| key.secret && KEYS.iter().any(|file| file.path == format!("{}_file", key.path)));
+    let mut names: BTreeSet<String> = secrets.map(|key| key.path.replace('.', "_")).collect();
+    assert!(names.contains("postgres_password") && names.len() >= 3, "{names:?}");
+    // A private key is one too, though a path to it is all that the configuration can hold.
+    names.insert("kafka_ssl_key".to_owned());
+    let listed = |key: &str| settings[key].iter().map(|it| it.split_once(':').unwrap().0.to_owned()).collect();
+    assert_eq!((listed("LoadCredential"), listed("SetCredential")), (names.clone(), names.clone()));
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    for name in names {
+        assert!(readme.contains(&format!("`{name}`")), "{name} in the README");
     }
-    std::fs::remove_file(credentials.join("secret_postgres_password")).unwrap();
-    let path = repository().join("configs/chat.yml").display().to_string();
-    let mut run = Run::with_env(&test, &["validate", "-c", &path], &environment);
-    assert_eq!(run.wait(DEADLINE), Exit::Code(78), "the credential is what is read");
 }
 
 /// The service manager's end of the socket, and what has come by it.

@@ -241,6 +241,46 @@ fn an_override_is_meant_where_the_file_says_otherwise() {
 }
 
 #[test]
+fn a_credential_stands_for_the_key_of_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let path = directory.path().to_str().unwrap();
+    let load = |text: &str, variables: &[(&str, &str)]| {
+        let variables: Vec<(&str, &str)> = variables.iter().copied().chain([("CREDENTIALS_DIRECTORY", path)]).collect();
+        load_text(Path::new("p.yml"), text, &environment(&variables))
+    };
+    let password = |variables: &[(&str, &str)]| {
+        let postgres = load(CONTRACT, variables).unwrap().pipelines.remove(0).postgres.unwrap();
+        postgres.password.unwrap().reveal().to_owned()
+    };
+    assert_eq!(password(&[]), "student123");
+    put("postgres_password", "\n");
+    assert_eq!(password(&[]), "student123", "what is without text is not given");
+    put("postgres_password", "from the manager\n");
+    assert_eq!(password(&[]), "from the manager");
+    assert_eq!(password(&[("HEADWATER__POSTGRES__PASSWORD", "v")]), "v", "a variable is more explicit");
+
+    // Without PostgreSQL there is nothing that it would be the password of.
+    put("http_token", "t0ken");
+    let land = "kafka: {brokers: 'k:1'}\nland:\n  tables:\n    - {topic: t, path: /l, checkpoint_location: /c, \
+                schema_file: configs/schemas/chat.json, date_column: timestamp}\n";
+    let config = load(land, &[]).unwrap();
+    assert!(config.pipelines[0].postgres.is_none());
+    assert_eq!(config.http.token.unwrap().reveal(), "t0ken", "http needs no section");
+    put("kafka_sasl_password", "k");
+    let errors = load(land, &[]).unwrap_err().to_string();
+    assert!(errors.contains("CREDENTIALS_DIRECTORY: kafka.sasl_password_file is given, but"), "{errors}");
+    let sasl = land.replace("'k:1'", "'k:1', security_protocol: sasl_ssl, sasl_mechanism: plain, sasl_username: u");
+    assert!(load(&sasl, &[]).is_ok());
+    std::fs::remove_file(directory.path().join("kafka_sasl_password")).unwrap();
+    assert!(load(&sasl, &[]).is_err());
+    // Where it cannot be read, its path is told.
+    std::fs::create_dir(directory.path().join("kafka_sasl_password")).unwrap();
+    let errors = load(&sasl, &[]).unwrap_err().to_string();
+    assert!(errors.contains(&format!("{path}/kafka_sasl_password")), "{errors}");
+}
+
+#[test]
 fn substituted_values_have_the_type_of_their_key() {
     let text = GENERAL
         .replace("host: h,", "host: h, port: \"${PORT}\", tls_ca_file: \"${CA:-}\",")
