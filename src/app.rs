@@ -61,12 +61,22 @@ pub struct Options {
 pub enum AppError {
     #[error("the configuration has no {stage} section: nothing to do")]
     NothingToDo { stage: &'static str },
-    #[error("http.listen {address} cannot be opened: {source}; set another port, or null to turn the server off")]
+    #[error("http.listen {address} cannot be opened: {source}; {}", another_address(source))]
     Listen { address: String, source: std::io::Error },
     #[error("signals cannot be caught: {0}")]
     Signals(std::io::Error),
     #[error("metrics cannot be set up: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+fn another_address(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another process has it, such as another pipeline: give this one a port of its own, in its file or as \
+             HEADWATER__HTTP__LISTEN=127.0.0.1:9465, or null to turn the server off"
+        }
+        _ => "set an address of this machine and a free port, or null to turn the server off",
+    }
 }
 
 /// What a whole run did, printed at its end.
