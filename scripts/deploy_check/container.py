@@ -10,7 +10,11 @@ import sys
 
 from program import configurations_in, numbers
 
-# Whoever pins these gets what nobody maintains any more.
+# Whoever pins these gets what nobody maintains any more. The list is made by hand from what the projects themselves
+# announced: Bitnami moved its free images to bitnamilegacy in August 2025 and updates them no more (bitnami/containers
+# #83267), Wurstmeister's are gone since 2024 (kafka-docker #744), Kafka UI is maintained as kafbat's instead of
+# Provectus's, and Kafka in KRaft mode has no ZooKeeper. No registry is asked: that a tag exists is seen when compose
+# pulls it, and that an image is given up later is for whoever raises its tag to look up.
 ARCHIVED = ("bitnami/", "bitnamilegacy/", "provectuslabs/", "wurstmeister/", "zookeeper", "confluentinc/cp-zookeeper")
 
 
