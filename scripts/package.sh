@@ -22,12 +22,16 @@ put() { install -D -m "$1" "$2" "$tree/$3"; }
 
 put 755 "$binary" usr/bin/headwater
 strip --strip-unneeded "$tree/usr/bin/headwater"
+put 755 "$root/deploy/systemd/headwater-as" usr/bin/headwater-as
 put 644 "$root/deploy/systemd/headwater@.service" lib/systemd/system/headwater@.service
-for file in orders_stream.yml tables.yml chat.yml; do put 644 "$root/configs/$file" "etc/headwater/$file"; done
+for file in "$root"/configs/*.yml; do put 644 "$file" "etc/headwater/$(basename "$file")"; done
 for file in "$root"/configs/schemas/*; do put 644 "$file" "etc/headwater/schemas/$(basename "$file")"; done
 install -d -m 700 "$tree/etc/headwater/credentials"
 put 644 "$root/configs/example.env" usr/share/doc/headwater/example.env
 put 644 "$root/README.md" usr/share/doc/headwater/README.md
+# What the README links to, where it links to it.
+for file in "$root"/docs/*; do put 644 "$file" "usr/share/doc/headwater/docs/$(basename "$file")"; done
+ln -s ../../../../etc/headwater "$tree/usr/share/doc/headwater/configs"
 for file in "$root"/db/source/*.sql; do put 644 "$file" "usr/share/doc/headwater/source/$(basename "$file")"; done
 put 644 "$root/deploy/prometheus/alerts.yml" usr/share/headwater/prometheus/alerts.yml
 put 644 "$root/deploy/grafana/dashboards/headwater.json" usr/share/headwater/grafana/headwater.json

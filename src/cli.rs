@@ -1,6 +1,7 @@
 //! The command line: what each command prints, and with which code it ends. The work is done elsewhere.
 
 mod arguments;
+mod examples;
 
 use crate::{
     analyze,
@@ -19,7 +20,7 @@ use arguments::{
     BackupArgs, Cli, Command, CompactArgs, DlqCommand, DoctorArgs, ExpireArgs, Format, GenerateCommand, LogFormat,
     RestoreArgs, StageArgs, TopicsArgs, ValidateArgs, VerifyArgs,
 };
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use serde::Serialize;
 use std::{fmt::Display, io::IsTerminal, path::Path, process::ExitCode};
 use tracing_subscriber::EnvFilter;
@@ -27,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 /// Parses the arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
     tune_allocator();
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&examples::command().get_matches()).unwrap_or_else(|error| error.exit());
     if let Err(reason) = start_logging(&cli.log, cli.log_format) {
         output::complain(format_args!("--log {}: {reason}", cli.log));
         return ExitCode::from(exit::USAGE);
@@ -99,14 +100,14 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Demo(options) => demo::run(options).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "headwater", &mut script);
+            clap_complete::generate(shell, &mut examples::command(), "headwater", &mut script);
             output::bytes(&script);
             ExitCode::SUCCESS
         }
         Command::Man { directory } => {
             // Its own error does not say of what it speaks.
             let written = std::fs::create_dir_all(&directory)
-                .and_then(|()| clap_mangen::generate_to(Cli::command().name("headwater"), &directory));
+                .and_then(|()| clap_mangen::generate_to(examples::command().name("headwater"), &directory));
             match written {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {

@@ -103,11 +103,13 @@ pub enum Command {
     /// For bash: headwater completions bash > /etc/bash_completion.d/headwater
     #[command(verbatim_doc_comment)]
     Completions {
+        /// The shell that reads them.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
     /// Write the man pages, headwater(1) and one for each command, into a directory.
     Man {
+        /// Made where it is missing.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },

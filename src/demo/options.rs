@@ -31,6 +31,7 @@ pub struct Options {
     /// Chat of so many minutes before now is written first, as fast as possible: detectors need to know what is usual.
     #[arg(long, default_value_t = 12, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(10..=1_440))]
     pub chat_past: u32,
+    /// The same seed gives the same orders and events.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Leave servers, pipeline and files as they are, and say how to look at them (also KEEP=1).

@@ -45,6 +45,30 @@ fn run(test: &Test, arguments: &[&str]) -> (Exit, String, String) {
     (exit, run.stdout(), run.stderr())
 }
 
+/// Every command and part of one by its words, such as `dlq`, `list`, as the helps tell them.
+pub fn commands() -> Vec<Vec<String>> {
+    let mut found = vec![Vec::new()];
+    let mut next = 0;
+    while next < found.len() {
+        let path: Vec<String> = found[next].clone();
+        next += 1;
+        let mut help = std::process::Command::new(env!("CARGO_BIN_EXE_headwater"));
+        let output = help.args(&path).arg("--help").output().expect("the help");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let Some((_, list)) = text.split_once("\nCommands:\n") else { continue };
+        for line in list.lines().take_while(|line| !line.is_empty()) {
+            // A name stands two columns in; what goes on from the line above stands further in.
+            let name =
+                line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')).and_then(|rest| rest.split(' ').next());
+            if let Some(name) = name.filter(|name| *name != "help") {
+                found.push(path.iter().cloned().chain([name.to_owned()]).collect());
+            }
+        }
+    }
+    found.remove(0);
+    found
+}
+
 #[test]
 fn every_command_explains_itself() {
     let test = Test::new();
@@ -53,14 +77,19 @@ fn every_command_explains_itself() {
     for code in ["  0 ", "  1 ", "  2 ", "  75 ", "  78 "] {
         assert!(top.contains(code), "exit code {code:?} in: {top}");
     }
-    for command in ["run", "capture", "land", "validate", "doctor", "topics", "verify", "dlq", "generate", "demo"] {
-        assert!(top.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command} in: {top}");
-        let (exit, help, _) = run(&test, &[command, "--help"]);
-        assert_eq!(exit, Exit::Code(0), "{command}");
-        assert!(help.contains("Usage: headwater") && help.lines().count() > 5, "{command}: {help}");
+    let all = commands();
+    for command in ["run", "capture", "land", "analyze", "validate", "doctor", "topics", "verify", "dlq replay", "demo"]
+    {
+        assert!(all.iter().any(|path| path.join(" ") == command), "{command} in: {all:?}");
     }
-    let (exit, help, _) = run(&test, &["generate", "orders", "--help"]);
-    assert!(exit == Exit::Code(0) && help.contains("Usage: headwater generate orders"), "{help}");
+    for path in all {
+        let words: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
+        let (exit, help, _) = run(&test, &words);
+        assert_eq!(exit, Exit::Code(0), "{path:?}");
+        assert!(help.contains(&format!("Usage: headwater {}", path.join(" "))), "{path:?}: {help}");
+        let has_parts = help.contains("\nCommands:\n");
+        assert!(has_parts || help.contains("\nExamples:\n  headwater "), "{path:?}: {help}");
+    }
     let (exit, version, _) = run(&test, &["--version"]);
     assert_eq!((exit, version.trim()), (Exit::Code(0), concat!("headwater ", env!("CARGO_PKG_VERSION"))));
 }
@@ -113,6 +142,17 @@ fn a_failed_stage_is_exit_code_1() {
     let (exit, _, stderr) = run(&test, &["run", "-c", &file.display().to_string()]);
     assert_eq!(exit, Exit::Code(1), "{stderr}");
     assert!(stderr.contains(&address) && stderr.contains("http.listen"), "{stderr}");
+    // It names what cures it, and that does.
+    let variable = "HEADWATER__HTTP__LISTEN";
+    assert!(
+        stderr.contains("another process has it") && stderr.contains(&format!("{variable}=127.0.0.1:")),
+        "{stderr}"
+    );
+    test.db().execute(ORDERS);
+    let file = test.write("elsewhere.yml", &text.replace("nowhere", "orders").replace("127.0.0.1:0", &address));
+    let arguments = ["run", "-c", &file.display().to_string()];
+    let run = Run::with_env(&test, &arguments, &[(variable, "127.0.0.1:0")]);
+    assert_eq!(run.get("/live").unwrap().0, 200);
 }
 
 #[test]

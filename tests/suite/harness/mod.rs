@@ -97,7 +97,7 @@ fn shared() -> &'static Shared {
 }
 
 /// The directory of this run, which holds those of its servers and tests.
-fn run_directory() -> &'static Path {
+pub fn run_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let scratch = Scratch::new("test").expect("a directory for the run");
