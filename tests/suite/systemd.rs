@@ -75,7 +75,7 @@ fn environment(test: &Test, given: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// The README's first pipeline, as whoever follows it writes it.
-fn first_pipeline() -> String {
+pub fn first_pipeline() -> String {
     let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
     let from = readme.find("```yaml\n# orders.yml\n").expect("the first configuration") + "```yaml\n".len();
     let length = readme[from..].find("```").expect("its end");
