@@ -35,6 +35,8 @@ have_postgres || need postgresql-15
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
 # The unit's exposure is scored, man pages are rendered, the package is built with its dependencies worked out.
 have systemd-analyze || need systemd
+# With it systemd runs the package on a machine of its own, in a test.
+have dbus-daemon || need dbus
 have man || need man-db
 have dpkg-shlibdeps || need dpkg-dev
 if [ "${1:-}" = --tests ]; then
