@@ -85,6 +85,8 @@ fn the_package_installs_in_an_empty_root_and_works_there() {
     for path in installed {
         assert!(std::fs::metadata(at(&path)).is_ok_and(|file| file.is_file() && file.len() > 0), "{path} in the root");
     }
+    let help = run(at("usr/bin/headwater-as"), &["--help"]);
+    assert!(help.starts_with("Runs a command") && help.contains("doctor") && !help.contains("set -eu"), "{help}");
     let page = run("man", &["--warnings", "-P", "cat", &at("usr/share/man/man1/headwater.1.gz").display().to_string()]);
     assert!(page.contains("headwater-dlq"), "{page}");
     // Whoever reads the pages that are installed can follow them.

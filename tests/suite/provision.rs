@@ -66,7 +66,6 @@ fn the_databases_of_the_shipped_configurations_are_made_and_do() {
     // Both pipelines are well there, by the names and passwords that the compose file gives them.
     let (port, topics) = (server.port(), ["orders", "chat", "viewer"].map(|name| test.topic(name)));
     let shared = [
-        ("HEADWATER__PIPELINE", test.prefix.clone()),
         ("KAFKA_BOOTSTRAP_SERVERS", test.brokers.clone()),
         ("LAKEHOUSE_PATH", test.path("lake").display().to_string()),
         ("CHECKPOINT_LOCATION", test.path("checkpoints").display().to_string()),
@@ -77,10 +76,12 @@ fn the_databases_of_the_shipped_configurations_are_made_and_do() {
         ("POSTGRES_URL", format!("jdbc:postgresql://127.0.0.1:{port}/food_delivery_db")),
         ("HEADWATER__POSTGRES__PASSWORD_FILE", secret("student_password")),
         ("ORDERS_TOPIC", topics[0].clone()),
+        ("HEADWATER__PIPELINE", test.topic("orders")),
     ];
     let telemetra = [
         ("POSTGRES_URL", format!("jdbc:postgresql://127.0.0.1:{port}/telemetra")),
         ("HEADWATER__POSTGRES__PASSWORD_FILE", secret("telemetra_password")),
+        ("HEADWATER__PIPELINE", test.topic("chat")),
         ("HEADWATER__ANALYZE__JOBS__0__INPUTS__0__TOPIC", topics[1].clone()),
         ("HEADWATER__ANALYZE__JOBS__0__INPUTS__1__TOPIC", topics[2].clone()),
         ("HEADWATER__LAND__TABLES__0__TOPIC", topics[1].clone()),
