@@ -30,7 +30,7 @@ impl Machine {
         let output = File::create(&log).expect("the log");
         command.arg(files).arg(&pid).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("the log")).stderr(output);
-        let mut child = process::spawn(command, Lifetime::EndsWithUs, libc::SIGKILL).expect("the script");
+        let mut child = process::spawn(command, Lifetime::EndsWithUs, libc::SIGTERM).expect("the script");
         let started = eventually_some(DEADLINE, "systemd's pid", || match child.try_wait().expect("the script") {
             Some(status) => Some(Err(status)),
             None => fs::read_to_string(&pid).ok().map(Ok),

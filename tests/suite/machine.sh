@@ -29,7 +29,11 @@ group)
     }
     trap tidy EXIT
     echo $$ > "$group/cgroup.procs" || exit 77
-    unshare --mount --pid --ipc --uts --cgroup --fork --kill-child "$self" "$files" "$pidfile" inside "$mine/machine"
+    unshare --mount --pid --ipc --uts --cgroup --fork "$self" "$files" "$pidfile" inside "$mine/machine" &
+    child=$!
+    # As when the test is killed. A first process is ended from outside only: its parent's end does not reach it.
+    trap 'kill -KILL "$(cat "$pidfile" || echo "$child")"' TERM
+    wait "$child" || wait "$child" || true
     ;;
 inside)
     # /proc is still that of outside, and so is this number.
