@@ -171,7 +171,7 @@ impl Engine {
                 table.standing = Standing::Stopped { reason: reason.clone() };
                 table.unit.set(State::Stopped(reason.clone()));
             } else if !self.has_started {
-                table.unit.set(State::Waiting(format!("waiting: {reason}")));
+                table.unit.set(State::Waiting(reason.clone()));
             } else if !matches!(fault, Fault::Interrupted(_)) && table.standing == Standing::Active {
                 table.unit.set(State::Failing(reason.clone()));
             }

@@ -21,7 +21,6 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
 };
 use std::{
-    cell::Cell,
     ffi::{CStr, CString, c_char, c_int, c_void},
     marker::PhantomData,
     ptr,
@@ -108,6 +107,19 @@ struct Callbacks {
     rebalances: Mutex<Vec<Rebalance>>,
     complaints: Complaints,
     reading: Mutex<Reading>,
+    closing: Mutex<Closing>,
+}
+
+/// How far the end of a member has come.
+#[derive(Default, PartialEq)]
+enum Closing {
+    #[default]
+    No,
+    /// It was asked for.
+    Asked,
+    /// A callback has given the partitions up. librdkafka 2.12 ends its group with the first answer, and another
+    /// one, to the revocation that came behind an assignment nobody had looked at yet, would wait for ever.
+    Answered,
 }
 
 impl ClientContext for Callbacks {}
@@ -167,7 +179,6 @@ pub struct Consumer {
     messages: Vec<*mut native::rd_kafka_message_t>,
     /// Running mean of payload sizes, which bounds the records of a poll.
     mean_bytes: usize,
-    closed: Cell<bool>,
 }
 
 /// A reference to a queue of the client's, which must outlive it.
@@ -223,7 +234,6 @@ impl Consumer {
             topic: topic.to_owned(),
             messages: vec![ptr::null_mut(); POLL_RECORDS],
             mean_bytes: 1_024,
-            closed: Cell::new(false),
         })
     }
 
@@ -291,7 +301,8 @@ impl Consumer {
 
     /// Leaves the group, so that the partitions go to others at once.
     pub fn close(&self) {
-        if !self.closed.replace(true) {
+        let closing = std::mem::replace(&mut *lock(&self.client.context().closing), Closing::Asked);
+        if closing == Closing::No {
             // SAFETY: the client is alive, and this is called once.
             unsafe { native::rd_kafka_consumer_close(self.client.native_ptr()) };
         }
@@ -400,7 +411,22 @@ unsafe extern "C" fn on_rebalance(
     // SAFETY: librdkafka gives a live client, a live list, and the context that was set as opaque.
     unsafe {
         let callbacks = &*opaque.cast::<Callbacks>();
+        let is_closing = {
+            let mut closing = lock(&callbacks.closing);
+            match *closing {
+                Closing::No => false,
+                Closing::Asked => {
+                    *closing = Closing::Answered;
+                    true
+                }
+                Closing::Answered => return,
+            }
+        };
         callbacks.before_assign(false);
+        if is_closing {
+            native::rd_kafka_assign(client, ptr::null());
+            return;
+        }
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             let list = &*partitions;
             let found = (0..usize::try_from(list.cnt).unwrap_or(0)).map(|i| (*list.elems.add(i)).partition).collect();

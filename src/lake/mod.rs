@@ -129,11 +129,11 @@ fn io_message(action: &str, path: &std::path::Path, source: &io::Error) -> Strin
     let path = path.display();
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            format!("cannot {action} {path}: the disk is full; landing goes on by itself after room is made")
+            format!("cannot {action} {path}: the disk is full; make room, and a landing goes on by itself")
         }
         io::ErrorKind::ReadOnlyFilesystem => {
             format!(
-                "cannot {action} {path}: the file system is read-only; landing goes on by itself when it is writable"
+                "cannot {action} {path}: the file system is read-only; make it writable, and a landing goes on by itself"
             )
         }
         io::ErrorKind::PermissionDenied => {

@@ -7,14 +7,19 @@ use crate::harness::{
     run::Exit,
 };
 use crate::landing::{self, Table, Writer};
+use headwater::{config::model::Kafka, kafka::consumer::Consumer};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions},
     client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer as _},
 };
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -122,6 +127,36 @@ fn ten_rebalances_while_landing_lose_and_double_nothing() {
         table.assert_exactly(&written);
         println!("{rebalances} rebalances over {sent} records");
     });
+}
+
+/// As a landing does that finds nothing to do: it leaves before it has looked at what the group gave it.
+#[test]
+fn a_member_that_leaves_at_once_does_not_wait_for_ever() {
+    let test = Test::new();
+    let topic = test.topic("orders");
+    create_topic(&test.brokers, &topic, 2, &[]);
+    let kafka = Kafka::plaintext(&test.brokers);
+    let lookout: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &test.brokers).create().expect("a client");
+    for round in 0..10 {
+        let instance = (round % 2 == 0).then_some("one");
+        let group = format!("{}-{round}", test.prefix);
+        let is_settled = || {
+            let groups = lookout.fetch_group_list(Some(&group), DEADLINE);
+            groups.is_ok_and(|groups| groups.groups().iter().any(|group| group.state() == "Stable"))
+        };
+        let (leave, is_to_leave) = mpsc::channel::<()>();
+        let (left, has_left) = mpsc::channel();
+        let (kafka, name, topic) = (kafka.clone(), group.clone(), topic.clone());
+        std::thread::spawn(move || {
+            let consumer = Consumer::new(&kafka, &name, &topic, instance).expect("a member");
+            let _ = is_to_leave.recv();
+            consumer.close();
+            let _ = left.send(());
+        });
+        eventually(DEADLINE, "the group to give it the partitions", is_settled);
+        drop(leave);
+        has_left.recv_timeout(DEADLINE).expect("the member leaves");
+    }
 }
 
 /// Ends the load when dropped, also by a failed assertion, for the scope waits for its threads.

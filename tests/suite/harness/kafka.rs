@@ -1,6 +1,6 @@
 //! Topics as a test sees them: made, written with plain messages, read from end to end.
 
-use super::{DEADLINE, block_on};
+use super::{DEADLINE, block_on, eventually_some};
 use headwater::kafka::admin::{TopicSpec, ensure_topics};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -125,7 +125,12 @@ pub fn read_topic(brokers: &str, topic: &str, read_committed: bool) -> Vec<Messa
 /// The end offset of each partition.
 pub fn end_offsets(brokers: &str, topic: &str) -> BTreeMap<i32, i64> {
     let consumer = consumer(brokers, "read_uncommitted");
-    let end = |partition| consumer.fetch_watermarks(topic, partition, DEADLINE).expect("the end").1;
+    // A partition that was just made has no leader yet.
+    let end = |partition| {
+        eventually_some(DEADLINE, "the end of a partition", || {
+            consumer.fetch_watermarks(topic, partition, DEADLINE).ok().map(|(_, end)| end)
+        })
+    };
     partitions(&consumer, topic).into_iter().map(|partition| (partition, end(partition))).collect()
 }
 
