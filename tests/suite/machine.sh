@@ -33,17 +33,20 @@ group)
     child=$!
     # As when the test is killed. A first process is ended from outside only: its parent's end does not reach it.
     trap 'kill -KILL "$(cat "$pidfile" || echo "$child")"' TERM
-    wait "$child" || wait "$child" || true
+    wait "$child" && status=0 || status=$?
+    # A signal ends the first wait only.
+    [ "$status" -lt 128 ] || wait "$child" || true
+    [ "$status" != 77 ] || exit 77
     ;;
 inside)
     # /proc is still that of outside, and so is this number.
     read -r pid _ < /proc/self/stat
     echo "$pid" > "$pidfile.new"
-    mount -t tmpfs none "$mine"
+    mount -t tmpfs none "$mine" || exit 77
     root=$mine/root
     mkdir -p "$root"/{etc/systemd/system,var/lib,run,tmp,proc,sys,dev,usr,old} "$mine"/{upper,work}
-    mount --bind "$root" "$root"
-    mount -t overlay overlay -o "lowerdir=/usr,upperdir=$mine/upper,workdir=$mine/work" "$root/usr"
+    mount --bind "$root" "$root" || exit 77
+    mount -t overlay overlay -o "lowerdir=/usr,upperdir=$mine/upper,workdir=$mine/work" "$root/usr" || exit 77
     for directory in bin sbin lib lib64; do [ ! -L "/$directory" ] || cp -P "/$directory" "$root/"; done
     for file in passwd group nsswitch.conf ld.so.cache ssl hosts dbus-1; do
         [ ! -e "/etc/$file" ] || cp -a "/etc/$file" "$root/etc/"
@@ -60,19 +63,19 @@ inside)
     done
     (cd "$files" && tar -cf - .) | tar --keep-directory-symlink -C "$root" -xf -
 
-    mount -t proc proc "$root/proc"
-    mount --bind "$root/proc/sys" "$root/proc/sys"
-    mount -o remount,bind,ro "$root/proc/sys"
-    mount -t sysfs -o ro sysfs "$root/sys"
-    mount -t cgroup2 none "$root/sys/fs/cgroup"
-    mount -t tmpfs none "$root/run"
-    mount -t tmpfs none "$root/dev"
+    mount -t proc proc "$root/proc" || exit 77
+    mount --bind "$root/proc/sys" "$root/proc/sys" || exit 77
+    mount -o remount,bind,ro "$root/proc/sys" || exit 77
+    mount -t sysfs -o ro sysfs "$root/sys" || exit 77
+    mount -t cgroup2 none "$root/sys/fs/cgroup" || exit 77
+    mount -t tmpfs none "$root/run" || exit 77
+    mount -t tmpfs none "$root/dev" || exit 77
     mkdir "$root"/dev/{pts,shm}
     for device in null zero full random urandom tty; do
         touch "$root/dev/$device"
         mount --bind "/dev/$device" "$root/dev/$device"
     done
-    mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
+    mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts" || exit 77
     ln -s pts/ptmx "$root/dev/ptmx"
     mv "$pidfile.new" "$pidfile"
     cd "$root"
