@@ -28,6 +28,9 @@ use tracing_subscriber::EnvFilter;
 /// Parses the arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
     tune_allocator();
+    // First of all, for it asks OpenSSL not to take itself down at exit, and the first who asks is heard: threads of
+    // the Kafka client may be in the middle of a handshake then (seen once as a segmentation fault).
+    openssl::init();
     let cli = Cli::from_arg_matches(&examples::command().get_matches()).unwrap_or_else(|error| error.exit());
     if let Err(reason) = start_logging(&cli.log, cli.log_format) {
         output::complain(format_args!("--log {}: {reason}", cli.log));
