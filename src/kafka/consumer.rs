@@ -21,10 +21,12 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
 };
 use std::{
+    cell::Cell,
     ffi::{CStr, CString, c_char, c_int, c_void},
     marker::PhantomData,
+    mem::ManuallyDrop,
     ptr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
@@ -136,6 +138,11 @@ struct Reading {
 /// (confluentinc/librdkafka issue 5573; seen here as an assertion in `rdkafka_assignment.c`).
 const STOP_TIME: Duration = Duration::from_millis(500);
 
+/// How long a member that leaves waits for its group to end by itself.
+const ANSWER_PAUSE: Duration = Duration::from_millis(100);
+/// How long leaving may take. Others get the partitions when the session is over, then, and the client is left alone.
+const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
 impl Callbacks {
     /// Called before each change of the assignment; `any` says whether it leaves partitions to read.
     fn before_assign(&self, any: bool) {
@@ -172,13 +179,14 @@ pub(super) fn reading_config(kafka: &Kafka, group: &str) -> ClientConfig {
 }
 
 pub struct Consumer {
-    // Declared before the client, for it must go first.
-    queue: Queue,
-    client: Client<Callbacks>,
+    queue: ManuallyDrop<Queue>,
+    client: ManuallyDrop<Client<Callbacks>>,
     topic: String,
     messages: Vec<*mut native::rd_kafka_message_t>,
     /// Running mean of payload sizes, which bounds the records of a poll.
     mean_bytes: usize,
+    /// It has not left in time: nobody may take the client from under it.
+    is_stuck: Cell<bool>,
 }
 
 /// A reference to a queue of the client's, which must outlive it.
@@ -221,7 +229,7 @@ impl Consumer {
         // SAFETY: the client is alive; the queue is destroyed before it.
         let queue = unsafe {
             native::rd_kafka_poll_set_consumer(client.native_ptr());
-            Queue(native::rd_kafka_queue_get_consumer(client.native_ptr()))
+            ManuallyDrop::new(Queue(native::rd_kafka_queue_get_consumer(client.native_ptr())))
         };
         let mut topics = TopicPartitionList::new();
         topics.add_topic_unassigned(topic);
@@ -229,11 +237,12 @@ impl Consumer {
         let code = unsafe { native::rd_kafka_subscribe(client.native_ptr(), topics.ptr()) };
         check("subscribe", code)?;
         Ok(Consumer {
-            client,
+            client: ManuallyDrop::new(client),
             queue,
             topic: topic.to_owned(),
             messages: vec![ptr::null_mut(); POLL_RECORDS],
             mean_bytes: 1_024,
+            is_stuck: Cell::new(false),
         })
     }
 
@@ -302,9 +311,19 @@ impl Consumer {
     /// Leaves the group, so that the partitions go to others at once.
     pub fn close(&self) {
         let closing = std::mem::replace(&mut *lock(&self.client.context().closing), Closing::Asked);
-        if closing == Closing::No {
-            // SAFETY: the client is alive, and this is called once.
-            unsafe { native::rd_kafka_consumer_close(self.client.native_ptr()) };
+        if closing != Closing::No {
+            return;
+        }
+        let client = self.client.native_ptr() as usize;
+        let (left, has_left) = mpsc::channel();
+        std::thread::spawn(move || {
+            // SAFETY: this is called once, and the client outlives it: who does not leave in time is never destroyed.
+            unsafe { native::rd_kafka_consumer_close(client as *mut native::rd_kafka_t) };
+            let _ = left.send(());
+        });
+        if has_left.recv_timeout(LEAVE_LIMIT).is_err() {
+            tracing::warn!(topic = %self.topic, "the Kafka client does not leave its group in time");
+            self.is_stuck.set(true);
         }
     }
 
@@ -321,6 +340,13 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.close();
+        if !self.is_stuck.get() {
+            // SAFETY: neither is used any more; the queue goes first.
+            unsafe {
+                ManuallyDrop::drop(&mut self.queue);
+                ManuallyDrop::drop(&mut self.client);
+            }
+        }
     }
 }
 
@@ -424,7 +450,14 @@ unsafe extern "C" fn on_rebalance(
         };
         callbacks.before_assign(false);
         if is_closing {
-            native::rd_kafka_assign(client, ptr::null());
+            // A group that was about to change ends without our answer, and at once.
+            let asked = Instant::now();
+            while native::rd_kafka_consumer_closed(client) == 0 && asked.elapsed() < ANSWER_PAUSE {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if native::rd_kafka_consumer_closed(client) == 0 {
+                native::rd_kafka_assign(client, ptr::null());
+            }
             return;
         }
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
