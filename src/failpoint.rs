@@ -35,6 +35,7 @@ pub const ALL: &[&str] = &[
     "compact.before_check",
     "upkeep.before_note",
     "upkeep.after_note",
+    "upkeep.before_exchange",
     "upkeep.after_exchange",
     "upkeep.mid_delete",
     "upkeep.before_done",

@@ -58,8 +58,11 @@ pub enum LakeError {
     #[error("another compact or expire is at work on {}: wait until it has ended", .root.display())]
     UpkeepBusy { root: PathBuf },
     #[error("{}: {what}; a compact or expire was killed here, and what stands there now was not left by it: look at \
-             the directory beside this file, put back what belongs into the table, and delete the file", .path.display())]
+             the directory beside this file, put back what belongs into the table, and delete both", .path.display())]
     UpkeepState { path: PathBuf, what: String },
+    #[error("{} holds {file}, and no note says whose it is: move what belongs into the table back to its date, and \
+             delete the directory", .directory.display())]
+    UpkeepUnknown { directory: PathBuf, file: String },
     #[error("{} has format {found}, and this program knows {known} at most: run the newer program", .path.display())]
     UpkeepNewer { path: PathBuf, found: u32, known: u32 },
     #[error(

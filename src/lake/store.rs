@@ -21,6 +21,8 @@ pub struct Location {
     pub directory: PathBuf,
     pub table: PathBuf,
     pub dead_letters: PathBuf,
+    /// Where a compact or expire keeps a date's directory while it exchanges it.
+    pub aside: PathBuf,
     /// Files of this partition are called `<prefix><first>-<last>-<n>…`.
     pub file_prefix: String,
 }
@@ -127,6 +129,8 @@ impl Store {
             let staged = self.staging.join(&file.staged);
             let path = self.location.root(file.root).join(&file.path);
             let parent = path.parent().unwrap_or(Path::new(".")).to_owned();
+            // Looked for first, for it goes from there into the table.
+            let is_aside = path.file_name().is_some_and(|name| self.location.aside.join(name).exists());
             match fs::metadata(&staged) {
                 Ok(_) => {
                     if touched.insert(parent.clone()) {
@@ -136,6 +140,10 @@ impl Store {
                 }
                 Err(_) if fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes) => {
                     touched.insert(parent);
+                }
+                // Published in the moment of an exchange: whoever finishes that puts it back.
+                Err(source) if is_aside => {
+                    return Err(LakeError::Io { action: "find, before a compact or expire has ended,", path, source });
                 }
                 Err(_) => return Err(LakeError::MissingFile { path }),
             }

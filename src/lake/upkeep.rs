@@ -17,10 +17,11 @@
 //! never touches a file that it has published, with one exception: the files of a commit whose "done" is
 //! not durable are looked for again when it is rolled forward. [`Upkeep::settled`] leaves these alone.
 //!
-//! **Kills.** The swap is noted, durably, before the exchange; the exchange is the commit. Whoever comes next
-//! (the next compact or expire, or the start of a landing) finishes it: the directory that is out of the
-//! table holds either the old files, when the exchange happened, or the new ones, when it did not, and goes
-//! in both cases. What stands in it and in no list of the note was published meanwhile, and goes back.
+//! **Kills.** The swap is noted, durably, before anything of it is made; the exchange is the commit. Whoever
+//! comes next (the next compact or expire, or a landing, also one that runs) finishes it: the directory that is
+//! out of the table holds either the old files, when the exchange happened, or the new ones, when it did not,
+//! and goes in both cases. Only what the note names is deleted; whatever else stands there, or comes there while
+//! it is emptied, was published meanwhile and goes back into the table.
 //!
 //! `<checkpoint_location>/<topic>.upkeep/` holds the note (`state`), the directory to exchange (`swap`), and
 //! how much was ever dropped, which is all by which `verify` can tell an expired row from a lost one.
@@ -35,7 +36,7 @@ use crate::{config::model::LandTable, failpoint};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    ffi::CString,
+    ffi::{CString, OsString},
     fs::{self, File, TryLockError},
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
@@ -76,6 +77,12 @@ impl Place {
 
     fn state(&self) -> PathBuf {
         self.directory().join("state")
+    }
+
+    /// The directory that is exchanged with one of a date; there only while a compact or expire is at work, or
+    /// was killed.
+    pub fn swap(&self) -> PathBuf {
+        self.directory().join("swap")
     }
 
     /// `<checkpoint_location>/<topic>-<partition>`
@@ -156,9 +163,10 @@ pub fn dropped(place: &Place) -> Result<Dropped, LakeError> {
     Ok(dropped)
 }
 
-/// Finishes what a killed compact or expire has left, unless one is at work now.
+/// Finishes what a killed compact or expire has left, unless one is at work now. Costs next to nothing where
+/// nothing is left.
 pub fn recover(place: &Place) -> Result<(), LakeError> {
-    let is_left = ["swap", "new"].iter().any(|name| place.directory().join(name).exists());
+    let is_left = place.swap().exists() || place.directory().join("new").exists();
     if !is_left && read_state(&place.state())?.open.is_none() {
         return Ok(());
     }
@@ -213,9 +221,11 @@ impl Upkeep {
             tracing::info!(topic = upkeep.place.topic, "finishing a compact or expire that was killed");
             upkeep.finish()?;
         }
-        // Prepared, and never noted.
-        remove_directory(&upkeep.swap())?;
-        remove_directory(&upkeep.directory.join("new"))?;
+        if let Some(name) = entries(&upkeep.swap())?.into_iter().next() {
+            return Err(LakeError::UpkeepUnknown { directory: upkeep.swap(), file: name.display().to_string() });
+        }
+        remove_empty(&upkeep.swap())?;
+        clear(&upkeep.directory.join("new"))?;
         Ok(upkeep)
     }
 
@@ -224,13 +234,13 @@ impl Upkeep {
     }
 
     fn swap(&self) -> PathBuf {
-        self.directory.join("swap")
+        self.place.swap()
     }
 
     /// An empty directory for new files, on the file system of the table.
     pub fn workspace(&self) -> Result<PathBuf, LakeError> {
         let path = self.directory.join("new");
-        remove_directory(&path)?;
+        clear(&path)?;
         directory::create_synced(&path)?;
         Ok(path)
     }
@@ -277,27 +287,25 @@ impl Upkeep {
     ) -> Result<(), LakeError> {
         let (target, swap) = (self.target(root, date), self.swap());
         let failed = |source| LakeError::Io { action: "replace the files of", path: target.clone(), source };
+        let linked: Vec<String> = names(&target)?.into_iter().filter(|name| !old.contains(name)).collect();
+        failpoint::hit("upkeep.before_note").map_err(failed)?;
+        let named = new.iter().map(|(_, name)| name.clone()).collect();
+        let old = old.to_vec();
+        self.state.open = Some(Swap { root, date: date.to_owned(), new: named, old, linked: linked.clone(), dropped });
+        self.write_state()?;
+        failpoint::hit("upkeep.after_note").map_err(failed)?;
         fs::create_dir(&swap).map_err(LakeError::io("create directory", &swap))?;
         let mode = fs::metadata(&target).map_err(failed)?.permissions();
         fs::set_permissions(&swap, mode).map_err(failed)?;
         for (path, name) in new {
             fs::rename(path, swap.join(name)).map_err(failed)?;
         }
-        let mut linked = Vec::new();
-        for name in names(&target)? {
-            if !old.contains(&name) {
-                fs::hard_link(target.join(&name), swap.join(&name))
-                    .map_err(LakeError::io("link", target.join(&name)))?;
-                linked.push(name);
-            }
+        for name in &linked {
+            fs::hard_link(target.join(name), swap.join(name)).map_err(LakeError::io("link", target.join(name)))?;
         }
         directory::sync(&swap)?;
         directory::sync(&self.directory)?;
-        failpoint::hit("upkeep.before_note").map_err(failed)?;
-        let new = new.iter().map(|(_, name)| name.clone()).collect();
-        self.state.open = Some(Swap { root, date: date.to_owned(), new, old: old.to_vec(), linked, dropped });
-        self.write_state()?;
-        failpoint::hit("upkeep.after_note").map_err(failed)?;
+        failpoint::hit("upkeep.before_exchange").map_err(failed)?;
         exchange(&swap, &target).map_err(|source| LakeError::Exchange { path: target.clone(), source })?;
         directory::sync(self.place.root(root))?;
         directory::sync(&self.directory)?;
@@ -320,23 +328,8 @@ impl Upkeep {
             let what = format!("{} holds neither all of the old files nor all of the new ones", target.display());
             return Err(LakeError::UpkeepState { path: self.place.state(), what });
         }
-        if aside.exists() {
-            let known: BTreeSet<&String> = swap.old.iter().chain(&swap.new).chain(&swap.linked).collect();
-            for name in names(&aside)?.iter().filter(|name| !known.contains(name)) {
-                // Published between the links and the exchange.
-                directory::create_synced(&target)?;
-                fs::rename(aside.join(name), target.join(name)).map_err(failed)?;
-                directory::sync(&target)?;
-            }
-            for (index, name) in names(&aside)?.iter().enumerate() {
-                if index > 0 {
-                    failpoint::hit("upkeep.mid_delete").map_err(failed)?;
-                }
-                fs::remove_file(aside.join(name)).map_err(failed)?;
-            }
-            remove_directory(&aside)?;
-            directory::sync(&self.directory)?;
-        }
+        put_away(&aside, &target, &swap)?;
+        directory::sync(&self.directory)?;
         failpoint::hit("upkeep.before_done").map_err(failed)?;
         if let Some(tally) = swap.dropped.filter(|_| is_done) {
             self.state.dropped.of(swap.root).add(&tally);
@@ -379,28 +372,76 @@ fn names(directory: &Path) -> Result<Vec<String>, LakeError> {
     Ok(names)
 }
 
-/// Deletes a directory of ours and the files in it, where it is there.
-fn remove_directory(path: &Path) -> Result<(), LakeError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LakeError::io("delete", path)(error)),
-        _ => Ok(()),
+/// What stands in a directory; nothing where it is not there.
+fn entries(directory: &Path) -> Result<Vec<OsString>, LakeError> {
+    let listed = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect()),
+    };
+    listed.map_err(LakeError::io("list", directory))
+}
+
+/// Deletes a directory that is empty, where it is there; false where it is not empty.
+fn remove_empty(directory: &Path) -> Result<bool, LakeError> {
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LakeError::io("delete", directory)(error)),
+        _ => Ok(true),
+    }
+}
+
+/// Deletes our workspace, in which nobody else writes.
+fn clear(workspace: &Path) -> Result<(), LakeError> {
+    for name in entries(workspace)? {
+        let path = workspace.join(name);
+        fs::remove_file(&path).map_err(LakeError::io("delete", path))?;
+    }
+    remove_empty(workspace).map(drop)
+}
+
+/// Deletes `aside`, of its files those that the swap names. Anything else was published while the swap was made,
+/// or is published even now by somebody who had opened the directory before the exchange: it goes into `target`.
+fn put_away(aside: &Path, target: &Path, swap: &Swap) -> Result<(), LakeError> {
+    let named: BTreeSet<&str> =
+        [&swap.old, &swap.new, &swap.linked].into_iter().flatten().map(String::as_str).collect();
+    let is_named = |name: &OsString| name.to_str().is_some_and(|name| named.contains(name));
+    let mut deleted = 0;
+    loop {
+        // Those of others first: they are missing from the table.
+        let (ours, others): (Vec<_>, Vec<_>) = entries(aside)?.into_iter().partition(is_named);
+        for name in &others {
+            directory::create_synced(target)?;
+            let (from, to) = (aside.join(name), target.join(name));
+            rename(&from, &to, libc::RENAME_NOREPLACE).map_err(LakeError::io("put back into the table", &from))?;
+        }
+        if !others.is_empty() {
+            directory::sync(target)?;
+        }
+        for name in &ours {
+            let path = aside.join(name);
+            if deleted > 0 {
+                failpoint::hit("upkeep.mid_delete").map_err(LakeError::io("delete", &path))?;
+            }
+            fs::remove_file(&path).map_err(LakeError::io("delete", path))?;
+            deleted += 1;
+        }
+        if remove_empty(aside)? {
+            return Ok(());
+        }
     }
 }
 
 /// Each path names afterwards what the other did; atomic.
 fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    rename(one, other, libc::RENAME_EXCHANGE)
+}
+
+fn rename(one: &Path, other: &Path, flags: libc::c_uint) -> io::Result<()> {
     let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
     let (one, other) = (one?, other?);
     // SAFETY: a plain system call on two texts that end in NUL and outlive it.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            one.as_ptr(),
-            libc::AT_FDCWD,
-            other.as_ptr(),
-            libc::RENAME_EXCHANGE,
-        )
+        libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, one.as_ptr(), libc::AT_FDCWD, other.as_ptr(), flags)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

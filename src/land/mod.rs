@@ -43,8 +43,11 @@ use crate::{
 use budget::Budget;
 use report::Report;
 use source::Source;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
+
+/// How often a running landing looks whether a compact or expire was killed beside it.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the command line says beyond the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,14 +108,8 @@ async fn run_table(
         }
     };
     let place = upkeep::Place::of(table);
-    match tokio::task::spawn_blocking(move || upkeep::recover(&place)).await {
-        Ok(Ok(())) => {}
-        // Readers may see old files beside new ones; what lands is not touched by it.
-        Ok(Err(error)) => {
-            tracing::error!(topic = %table.topic, "a killed compact or expire could not be finished: {error}")
-        }
-        Err(error) => tracing::error!(topic = %table.topic, "{error}"),
-    }
+    let mut left = None;
+    finish_upkeep(&place, &mut left).await;
     // Ready only once the group has given partitions: see `report`.
     report.set(State::Starting);
     let unit_name = table.topic.clone();
@@ -128,7 +125,7 @@ async fn run_table(
         let _ = send.send(table.run().into_summary());
     });
     let failure = match spawned {
-        Ok(thread) => match receive.await {
+        Ok(thread) => match beside_upkeep(receive, &place, left).await {
             Ok(summary) => return summary,
             Err(_) => match thread.join() {
                 Ok(()) => "its thread ended without a word".to_owned(),
@@ -140,6 +137,32 @@ async fn run_table(
     let mut report = Report::new(health.unit(&name, "land", &unit_name));
     report.stop(format!("a fault of the program, please report it: {failure}"));
     report.into_summary()
+}
+
+/// Waits for `landed`, and meanwhile finishes what a compact or expire leaves that is killed beside the landing: a
+/// file that landed in the moment of its exchange is out of sight of readers until then.
+async fn beside_upkeep<T>(landed: impl Future<Output = T>, place: &upkeep::Place, mut left: Option<String>) -> T {
+    let mut landed = std::pin::pin!(landed);
+    loop {
+        tokio::select! {
+            found = &mut landed => return found,
+            () = tokio::time::sleep(UPKEEP_INTERVAL) => finish_upkeep(place, &mut left).await,
+        }
+    }
+}
+
+/// `said` is what was the matter last time, so that it is said once.
+async fn finish_upkeep(place: &upkeep::Place, said: &mut Option<String>) {
+    let owned = place.clone();
+    let found = match tokio::task::spawn_blocking(move || upkeep::recover(&owned)).await {
+        Ok(found) => found.err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(error) = found.as_ref().filter(|_| found != *said) {
+        // Readers may see old files beside new ones; what lands is not touched by it.
+        tracing::error!(topic = %place.topic, "a killed compact or expire could not be finished: {error}");
+    }
+    *said = found;
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -12,6 +12,7 @@ use crate::{
         LakeError,
         ledger::Progress,
         store::{Location, Opened, Store},
+        upkeep::Place,
     },
 };
 use std::time::{Duration, Instant};
@@ -118,6 +119,7 @@ pub fn location(table: &LandTable, partition: i32) -> Location {
         directory: table.directory(partition),
         table: table.path.clone(),
         dead_letters: table.dead_letter_path.clone(),
+        aside: Place::of(table).swap(),
         file_prefix: Range::prefix(&table.topic, partition),
     }
 }

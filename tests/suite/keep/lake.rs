@@ -12,8 +12,14 @@ use std::{
 
 const OLD: [&str; 2] = ["2025-01-15", "2025-01-16"];
 /// Every failpoint of a swap; each is met at least once where a date has several files.
-const FAILPOINTS: [&str; 5] =
-    ["upkeep.before_note", "upkeep.after_note", "upkeep.after_exchange", "upkeep.mid_delete", "upkeep.before_done"];
+const FAILPOINTS: [&str; 6] = [
+    "upkeep.before_note",
+    "upkeep.after_note",
+    "upkeep.before_exchange",
+    "upkeep.after_exchange",
+    "upkeep.mid_delete",
+    "upkeep.before_done",
+];
 
 struct Scene {
     test: Test,
@@ -222,6 +228,49 @@ fn a_killed_compaction_is_finished_or_undone_by_whoever_comes_next() {
         scene.assert_whole();
         assert_eq!(scene.files()["date=2025-01-15"], 2, "after {failpoint}");
     }
+}
+
+/// What lands in the moment of an exchange is out of sight of readers for the length of a rename; where the
+/// compaction is killed in that moment, the landing that runs beside it puts it back.
+#[test]
+fn a_running_landing_finishes_a_compaction_that_is_killed_beside_it() {
+    let scene = Scene::new();
+    scene.write(240);
+    scene.land();
+    let mut land = scene.run(&["land"], "");
+    landing::wait_for_state(&land, &scene.table.topic, &["caught_up"]);
+    let armed = "upkeep.before_exchange=stop;upkeep.after_exchange=kill";
+    let mut compact = scene.run(&["compact", "--quiet-minutes", "0"], armed);
+    eventually(DEADLINE, "all is ready for the exchange", || compact.is_stopped());
+    scene.write(60);
+    landing::wait_for_landed(&scene.table, 300);
+    compact.go_on();
+    assert_eq!(compact.wait(DEADLINE), Exit::Signal(libc::SIGKILL), "{}", compact.stderr());
+    eventually(DEADLINE, "the landing finishes the exchange", || {
+        scene.leftovers().is_empty() && scene.table.landed() == 300
+    });
+    assert_eq!(land.get("/ready").map(|(code, _)| code), Some(200));
+    land.terminate();
+    assert_eq!(land.wait(DEADLINE), Exit::Code(0));
+    scene.assert_whole();
+}
+
+/// A process that had looked the directory up before the exchange publishes into the one that is being deleted.
+#[test]
+fn a_file_that_comes_while_the_old_ones_are_deleted_goes_into_the_table() {
+    let scene = Scene::new();
+    scene.write(240);
+    scene.land();
+    let mut compact = scene.run(&["compact", "--quiet-minutes", "0"], "upkeep.mid_delete=stop");
+    eventually(DEADLINE, "a file is deleted", || compact.is_stopped());
+    let aside = scene.table.checkpoints.join(format!("{}.upkeep/swap", scene.table.topic));
+    fs::write(aside.join("late"), "late").expect("a late file");
+    compact.go_on();
+    assert_eq!(compact.wait(DEADLINE), Exit::Code(0), "{}", compact.stderr());
+    let late = scene.old_directory(OLD[0]).join("late");
+    assert_eq!(fs::read(&late).expect("it is in the table"), b"late");
+    fs::remove_file(late).expect("it goes");
+    scene.assert_whole();
 }
 
 /// What was written is read again before anything takes the place of what it was made of.
