@@ -108,7 +108,7 @@ declare! {
     ANALYZE_PANES: Gauge "headwater_analyze_open_panes" ["pipeline", "analyze_job"] "Panes of windows that are not closed.";
     ANALYZE_KEYS: Gauge "headwater_analyze_keys" ["pipeline", "analyze_job"] "Keys in open panes.";
     ANALYZE_STATE_BYTES: Gauge "headwater_analyze_state_bytes" ["pipeline", "analyze_job"] "Memory of open panes, about.";
-    ANALYZE_LAG: Gauge "headwater_analyze_lag_records" ["pipeline", "analyze_job", "topic", "partition"] "End of the partition less the position, where the end is known.";
+    ANALYZE_LAG: Gauge "headwater_analyze_lag_records" ["pipeline", "analyze_job", "topic", "partition"] "End of the partition, open transactions included, less the position, where the end is known.";
     ANALYZE_LEADER: Gauge "headwater_analyze_leader" ["pipeline", "analyze_job"] "1 while this instance writes the job's windows, 0 while it stands by.";
     POOL_CONNECTIONS: Gauge "headwater_postgres_pool_connections" ["pipeline", "analyze_job", "state"] "Connections to PostgreSQL: most, open, idle.";
     POOL_WAITING: Gauge "headwater_postgres_pool_waiting" ["pipeline", "analyze_job"] "Tasks that wait for a connection.";

@@ -14,9 +14,9 @@
 //! **What stops it.** A table that does not fit, records that are gone before their windows were final
 //! (until the loss is accepted). PostgreSQL or Kafka being away is waited for. A bad record stops nothing.
 //!
-//! **Memory.** It grows with the keys and values of open windows; distinct values and counts are
-//! bounded by estimates. The partitions are read in step, so that a backlog opens no more windows
-//! than the present does.
+//! **Memory.** It grows with the keys and values of open windows, up to `max_state_bytes`: then only partitions
+//! that hold the watermark are read. Distinct values and counts are bounded by estimates. The partitions are read in
+//! step, so that a backlog opens no more windows than the present does.
 
 pub mod anomaly;
 mod declare;
@@ -227,9 +227,9 @@ impl Supervisor {
         let asked = tokio::task::spawn_blocking(move || {
             let mut ends = BTreeMap::new();
             for topic in topics {
-                let extents = Reader::open(&kafka, &topic).and_then(|reader| reader.extents());
-                let extents = extents.unwrap_or_default().into_iter();
-                ends.extend(extents.map(|extent| ((topic.clone(), extent.partition), extent.end)));
+                let found = Reader::open(&kafka, &topic).and_then(|reader| reader.log_ends());
+                let found = found.unwrap_or_default().into_iter();
+                ends.extend(found.map(|(partition, end)| ((topic.clone(), partition), end)));
             }
             ends
         });

@@ -4,7 +4,7 @@
 use super::{
     Options,
     decode::Decoder,
-    report::Report,
+    report::{Report, time_text},
     sentiment::Analyzer,
     store::{self, Flushed, Stored},
     watchers::Watchers,
@@ -41,6 +41,12 @@ const LETTERS_MS: i64 = 1_000;
 const LETTERS_BYTES: usize = 16 << 20;
 /// How often topics are asked for new partitions.
 const TOPICS_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the size of the state is looked at.
+const STATE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the watermark may stand while events wait for it, and how long where they are read no further; twice the
+/// idle timeout where that is more.
+const STANDING_LIMIT: Duration = Duration::from_secs(60);
+const FULL_LIMIT: Duration = Duration::from_secs(5);
 /// How long the brokers may take to say where partitions end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -88,10 +94,12 @@ struct Lane {
     input: usize,
     partition: Partition,
     topic_id: String,
-    /// The end that was met, until something follows.
+    /// The end that was met, until something follows: that of committed records.
     end: Option<i64>,
-    /// The end as the brokers told it last, which moves on also while nothing is read.
+    /// The end of the log as the brokers told it last, which moves on also while nothing is read.
     told: Option<i64>,
+    /// They were asked since, and did not tell.
+    is_unknown: bool,
     /// Of what is read again after a restart, the offsets that are dead letters whatever the clock says now.
     refused: HashSet<i64>,
 }
@@ -114,8 +122,14 @@ pub struct Reading {
     refresh_at_ms: i64,
     topics_checked: Instant,
     ends_asked: Instant,
-    /// When a record came last.
-    read_at: Instant,
+    /// A loss was accepted, and is not stored yet.
+    has_accepted: bool,
+    /// The state has reached its bound, as it was looked at last.
+    is_full: bool,
+    state_looked_at: Instant,
+    /// The watermark, and when it last moved or nothing waited for it.
+    watermark_ms: Option<i64>,
+    moved_at: Instant,
     next_lane: usize,
 }
 
@@ -140,10 +154,17 @@ pub fn run(setup: Setup) -> (End, Report) {
     }
 }
 
+struct Opened {
+    partitions: Partitions,
+    engine: Engine,
+    lanes: Vec<Lane>,
+    has_accepted: bool,
+}
+
 impl Reading {
     fn start(setup: Setup) -> Result<Reading, (End, Box<Report>)> {
         match Reading::open(&setup) {
-            Ok((partitions, engine, lanes)) => {
+            Ok(Opened { partitions, engine, lanes, has_accepted }) => {
                 let emotes = setup.job.emote_sentiment;
                 let sentiment = Arc::new(Analyzer::new(super::sentiment::Options { emotes }));
                 let decoders = setup.job.inputs.iter().enumerate();
@@ -162,7 +183,11 @@ impl Reading {
                     refresh_at_ms: next_multiple(now_ms(), setup.job.refresh_ms),
                     topics_checked: Instant::now(),
                     ends_asked: Instant::now(),
-                    read_at: Instant::now(),
+                    has_accepted,
+                    is_full: false,
+                    state_looked_at: Instant::now(),
+                    watermark_ms: None,
+                    moved_at: Instant::now(),
                     next_lane: 0,
                     setup,
                 })
@@ -172,12 +197,13 @@ impl Reading {
     }
 
     /// Finds the partitions and where each is to be read from.
-    fn open(setup: &Setup) -> Result<(Partitions, Engine, Vec<Lane>), End> {
+    fn open(setup: &Setup) -> Result<Opened, End> {
         let Setup { job, kafka, stored, options, .. } = setup;
         let group = super::group(job);
         let mut partitions = Partitions::new(kafka, &group, 2 * job.inputs.len())?;
         let mut progress = Progress { watermark_ms: stored.watermark_ms, partitions: Vec::new() };
         let mut found = Vec::new();
+        let mut has_accepted = false;
         for (input, declared) in job.inputs.iter().enumerate() {
             let topic: Arc<str> = declared.topic.as_str().into();
             let description = partitions.describe(&topic, KAFKA_TIMEOUT)?;
@@ -188,6 +214,7 @@ impl Reading {
                 let known = stored.partitions.iter().find(|p| *p.topic == *topic && p.partition == number);
                 if let Some(known) = known {
                     let resumed = resume(known, input, first, &topic_id, options.accept_loss).map_err(End::Stopped)?;
+                    has_accepted |= known.topic_id != topic_id || known.replay_offset != resumed.replay_offset;
                     progress.partitions.push(resumed);
                 }
                 found.push((input, partition, first, topic_id));
@@ -200,10 +227,10 @@ impl Reading {
             let is_here =
                 |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
             let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
-            lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, refused });
+            lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, is_unknown: false, refused });
         }
         assign(&mut partitions, &engine, &lanes)?;
-        Ok((partitions, engine, lanes))
+        Ok(Opened { partitions, engine, lanes, has_accepted })
     }
 
     fn work(&mut self) -> Result<(), End> {
@@ -217,14 +244,15 @@ impl Reading {
             self.ask_ends(now_ms);
             self.check_topics()?;
             self.engine.advance(now_ms);
+            self.note_watermark();
             self.flush_if_due(now_ms)?;
+            let standing = self.standing();
             let partitions = &self.partitions;
             let lag = self.lanes.iter().enumerate().map(|(index, lane)| {
-                // Where the end was not met, what came with the records.
-                let end = lane.end.or_else(|| partitions.last_known_end(index)).max(lane.told);
-                (&lane.partition, self.engine.position(lane.source), lane.end.is_some() && end == lane.end, end)
+                let end = lane.log_end(index, partitions);
+                (&lane.partition, self.engine.position(lane.source), lane.is_caught_up(end), end)
             });
-            self.setup.report.show(&self.engine, lag, now_ms);
+            self.setup.report.show(&self.engine, lag, standing, now_ms);
             if self.is_caught_up() {
                 return Ok(());
             }
@@ -235,12 +263,19 @@ impl Reading {
     fn read(&mut self, now_ms: i64) -> Result<(), End> {
         // What is read now could not be given to anyone before the commit under way has ended.
         if self.is_in_flight && (self.engine.wants_flush() || self.letters.bytes > LETTERS_BYTES) {
+            self.moved_at = Instant::now();
             return self.take_commit(NAP);
         }
         for item in self.partitions.serve().items() {
             if let Polled::Fatal(text) = item {
                 return Err(End::Failed(format!("the Kafka client cannot go on: {text}")));
             }
+        }
+        if self.state_looked_at.elapsed() >= STATE_INTERVAL {
+            // What is read again was within the bound of its time, and all of it is needed.
+            let is_replaying = self.engine.is_replaying();
+            self.is_full = !is_replaying && self.engine.state_bytes() >= self.setup.job.max_state_bytes;
+            self.state_looked_at = Instant::now();
         }
         let limit_ms = self.step_limit();
         let count = self.lanes.len();
@@ -253,6 +288,10 @@ impl Reading {
             if lane.end.is_none() && newest_ms > limit_ms {
                 continue;
             }
+            // What is ahead adds to the state; only what is behind can make it less.
+            if self.is_full && !self.engine.holds_watermark(lane.source) {
+                continue;
+            }
             // Something is more likely to come where the end was not met.
             if nap_at.is_none_or(|lane| self.lanes[lane].end.is_some()) {
                 nap_at = Some(index);
@@ -262,7 +301,11 @@ impl Reading {
         self.next_lane = (self.next_lane + 1) % count.max(1);
         match nap_at {
             Some(index) if !any => self.read_lane(index, NAP, now_ms).map(|_| ()),
-            _ => Ok(()),
+            None => {
+                std::thread::sleep(NAP);
+                Ok(())
+            }
+            Some(_) => Ok(()),
         }
     }
 
@@ -291,7 +334,7 @@ impl Reading {
                     let engine = &mut self.engine;
                     let offset = record.offset;
                     if !refused.is_empty() && refused.remove(&offset) {
-                        engine.skip(source, offset);
+                        engine.skip(source, offset, now_ms);
                         continue;
                     }
                     let decoded = decoder.decode(record.payload, |event| engine.add(source, offset, event, now_ms));
@@ -303,7 +346,7 @@ impl Reading {
                                 _ => None,
                             }
                         }
-                        Err(rejection) => self.engine.skip(source, offset).then(|| {
+                        Err(rejection) => self.engine.skip(source, offset, now_ms).then(|| {
                             self.setup.report.dead_letter(*input);
                             rejection
                         }),
@@ -314,7 +357,11 @@ impl Reading {
                 }
                 Polled::End { offset, .. } => {
                     *end = Some(offset);
-                    self.engine.at_end(source, offset, now_ms);
+                    self.engine.reach(source, offset, now_ms);
+                    // The log goes on where a transaction is open.
+                    if let Some(log_end) = self.partitions.last_known_end(index) {
+                        self.engine.log_ends(source, log_end, now_ms);
+                    }
                 }
                 Polled::OutOfRange { .. } => {
                     let Partition { topic, number } = partition;
@@ -326,46 +373,87 @@ impl Reading {
         }
         if any {
             self.is_dirty = true;
-            self.read_at = Instant::now();
         }
         Ok(any)
     }
 
-    /// Lets the brokers say again that a partition is at its end: only then is it idle rather than silent.
+    /// Lets the brokers say again that a partition is at its end: only then is it idle rather than silent. Those that
+    /// bring events of their own need not be asked.
     fn ask_ends(&mut self, now_ms: i64) {
-        let interval = Duration::from_millis(u64::try_from(self.setup.job.idle_timeout_ms / 3).unwrap_or(1));
-        if self.ends_asked.elapsed() < interval.clamp(Duration::from_millis(30), ENDS_TIMEOUT) {
+        let interval_ms = (self.setup.job.idle_timeout_ms / 3).clamp(30, ENDS_TIMEOUT.as_millis() as i64);
+        if self.ends_asked.elapsed() < Duration::from_millis(interval_ms.unsigned_abs()) {
             return;
         }
-        // Where nothing is read though a partition is not at its end, the question is whether the brokers are there,
-        // and how far it falls behind.
-        let is_silent = self.read_at.elapsed() > ENDS_TIMEOUT;
-        let is_asked = |index: &usize| is_silent || self.lanes[*index].end.is_some();
+        let is_asked = |index: &usize| {
+            let heard_ms = self.engine.heard_ms(self.lanes[*index].source);
+            heard_ms.is_none_or(|heard_ms| now_ms - heard_ms >= interval_ms || now_ms < heard_ms)
+        };
         let asked: Vec<usize> = (0..self.lanes.len()).filter(is_asked).collect();
-        if asked.is_empty() {
-            self.setup.report.kafka_trouble(None);
-            return;
-        }
-        let mut trouble = None;
-        let answer = self.partitions.ends(&asked, ENDS_TIMEOUT);
+        let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.partitions.log_ends(&asked, ENDS_TIMEOUT) };
         self.ends_asked = Instant::now();
+        let mut trouble = None;
         let ends = answer.unwrap_or_else(|error| {
             let words = self.partitions.explain(&error.to_string());
             trouble = Some(format!("Kafka does not answer: {words}"));
             Vec::new()
         });
-        self.setup.report.kafka_trouble(trouble);
         for index in asked {
-            let Lane { source, end: met, told, .. } = &mut self.lanes[index];
+            let Lane { source, partition: Partition { topic, number }, told, is_unknown, .. } = &mut self.lanes[index];
             let answer = ends.iter().find(|(lane, _)| *lane == index).map(|(_, end)| *end);
             *told = answer.or(*told);
+            *is_unknown = answer.is_none();
             match answer {
-                // A later end means that records are under way to us.
-                Some(end) if *met == Some(end) => self.engine.at_end(*source, end, now_ms),
-                Some(_) => {}
-                None => self.engine.end_unknown(*source),
+                Some(end) => self.engine.log_ends(*source, end, now_ms),
+                None => {
+                    self.engine.end_unknown(*source);
+                    trouble.get_or_insert_with(|| {
+                        format!(
+                            "Kafka does not tell where {topic}-{number} ends, so nothing of it is read: \
+                             `kafka-topics.sh --describe --topic {topic}` shows whether it has a leader"
+                        )
+                    });
+                }
             }
         }
+        self.setup.report.kafka_trouble(trouble);
+    }
+
+    /// Notes when the watermark moves, and when there is nothing that waits for it.
+    fn note_watermark(&mut self) {
+        let watermark_ms = self.engine.watermark_ms();
+        let waits = !self.engine.is_replaying() && !self.engine.wants_flush() && self.engine.held_back_by().is_some();
+        if watermark_ms != self.watermark_ms || !waits {
+            self.watermark_ms = watermark_ms;
+            self.moved_at = Instant::now();
+        }
+    }
+
+    /// Why no window ends, where that has been so for too long.
+    fn standing(&self) -> Option<String> {
+        let stands = self.moved_at.elapsed();
+        let limit = if self.is_full { FULL_LIMIT } else { STANDING_LIMIT };
+        if stands < limit || stands.as_millis() < 2 * self.setup.job.idle_timeout_ms.unsigned_abs() as u128 {
+            return None;
+        }
+        let holder = self.engine.held_back_by()?;
+        let (index, lane) = self.lanes.iter().enumerate().find(|(_, lane)| lane.source == holder)?;
+        let Partition { topic, number } = &lane.partition;
+        let stands = stands.as_secs();
+        let why = match (lane.end, lane.log_end(index, &self.partitions)) {
+            (Some(end), Some(log_end)) if log_end > end => format!(
+                "a transaction is open there at offset {end}: let its producer end it, or see \
+                 `kafka-transactions.sh find-hanging`"
+            ),
+            _ => match self.engine.event_time_of(holder) {
+                Some(newest_ms) => format!("its newest event is of {}: see its producer's clock", time_text(newest_ms)),
+                None => "it has no event, and its end has not been met".to_owned(),
+            },
+        };
+        let full = match self.is_full {
+            true => " The state has reached max_state_bytes of the job, so that others are not read either.",
+            false => "",
+        };
+        Some(format!("no window has ended for {stands} s, for {topic}-{number} holds the watermark: {why}.{full}"))
     }
 
     /// Looks for partitions that were added, and for topics made anew.
@@ -396,7 +484,8 @@ impl Reading {
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
                 let refused = HashSet::new();
                 let topic_id = topic_id.clone();
-                self.lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, refused });
+                let (end, told, is_unknown) = (None, None, false);
+                self.lanes.push(Lane { source, input, partition, topic_id, end, told, is_unknown, refused });
                 added = true;
             }
         }
@@ -415,6 +504,7 @@ impl Reading {
         let newly_final = last_final(&self.setup.job, self.engine.watermark_ms()) > self.flushed_final;
         let is_rested = now_ms - self.flushed_at_ms >= FLUSH_INTERVAL_MS;
         let is_due = self.engine.wants_flush()
+            || self.has_accepted
             || self.more.is_some()
             || (is_refresh && self.is_dirty)
             || (newly_final && is_rested)
@@ -437,6 +527,7 @@ impl Reading {
         let moments = self.setup.watchers.observe(&flush);
         self.more = flush.has_more.then_some(provisional);
         self.is_dirty = false;
+        self.has_accepted = false;
         self.flushed_at_ms = now_ms;
         self.flushed_final = last_final(&self.setup.job, flush.progress.watermark_ms);
         let topic = |input: usize| self.setup.job.inputs[input].topic.clone();
@@ -509,7 +600,8 @@ impl Reading {
     }
 
     fn is_at_end(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.end.is_some())
+        let mut lanes = self.lanes.iter().enumerate();
+        lanes.all(|(index, lane)| lane.told.is_some() && lane.is_caught_up(lane.log_end(index, &self.partitions)))
     }
 
     /// With `--until-caught-up`: everything is read, every window is final, and all is committed.
@@ -519,9 +611,21 @@ impl Reading {
             && self.is_at_end()
             && !self.is_in_flight
             && !self.is_dirty
+            && !self.has_accepted
             && self.more.is_none()
             && self.letters.letters.is_empty()
             && self.engine.open_panes() == 0
+    }
+}
+
+impl Lane {
+    /// Where the log ends, as far as the brokers have told.
+    fn log_end(&self, index: usize, partitions: &Partitions) -> Option<i64> {
+        self.end.max(self.told).max(partitions.last_known_end(index))
+    }
+
+    fn is_caught_up(&self, log_end: Option<i64>) -> bool {
+        self.end.is_some() && self.end == log_end && !self.is_unknown
     }
 }
 

@@ -233,11 +233,12 @@ impl Report {
     }
 
     /// Once a second: state, metrics and detail. `lanes` are the partitions, each with its position, whether its
-    /// end was met, and the end where it is known.
+    /// end was met, and the end of its log where it is known; `standing` says why no window ends.
     pub fn show<'a>(
         &mut self,
         engine: &Engine,
         lanes: impl Iterator<Item = (&'a Partition, i64, bool, Option<i64>)>,
+        standing: Option<String>,
         now_ms: i64,
     ) {
         if self.shown.is_some_and(|shown| shown.elapsed() < SHOW_INTERVAL) {
@@ -277,7 +278,7 @@ impl Report {
             "committed": self.totals,
             "partitions": partitions,
         }));
-        self.unit.set(match self.store.get().or_else(|| self.kafka.clone()) {
+        self.unit.set(match self.store.get().or_else(|| self.kafka.clone()).or(standing) {
             Some(trouble) => State::Failing(trouble),
             None if engine.is_replaying() => State::Starting,
             None if is_at_end => State::CaughtUp,

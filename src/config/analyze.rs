@@ -78,6 +78,7 @@ fn job(job: &Section, id: &str, errors: &mut Collector) -> Option<Job> {
         idle_timeout_ms: job.integer("idle_timeout_ms"),
         max_future_ms: job.integer("max_future_ms"),
         distinct_exact_limit: job.integer("distinct_exact_limit"),
+        max_state_bytes: job.integer("max_state_bytes"),
         counts_limit: job.integer("counts_limit"),
         emote_sentiment: job.boolean("emote_sentiment"),
         retention_days: job.integer("retention_days"),

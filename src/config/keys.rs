@@ -152,6 +152,7 @@ const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
 const DAY: i64 = 24 * HOUR;
 const KIB: i64 = 1 << 10;
+const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
 const TIB: i64 = 1 << 40;
 
@@ -423,7 +424,7 @@ pub static KEYS: &[Key] = &[
         0,
         365 * DAY,
         "60000",
-        "A timestamp so far ahead of the clock is a dead letter and moves no watermark.",
+        "A timestamp so far ahead of the clock, when it is first read, is a dead letter and moves no watermark.",
     ),
     integer(
         "analyze.jobs[].distinct_exact_limit",
@@ -438,6 +439,13 @@ pub static KEYS: &[Key] = &[
         1_000_000,
         "1000",
         "Most different values of `top_k` and `counts` in a window; beyond, the row is `approximate`.",
+    ),
+    integer(
+        "analyze.jobs[].max_state_bytes",
+        MIB,
+        TIB,
+        "536870912",
+        "Bound on the memory of open windows, about: beyond it only partitions are read that hold the watermark.",
     ),
     key("analyze.jobs[].emote_sentiment", Kind::Boolean, "Whether emotes count for the sentiment, beside VADER's words.")
         .default("true"),

@@ -11,6 +11,7 @@ pub mod complaint;
 pub mod consumer;
 pub mod header;
 pub mod inspect;
+mod log_end;
 pub mod partitions;
 pub mod plain_producer;
 pub mod producer;

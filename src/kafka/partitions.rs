@@ -5,6 +5,7 @@
 use super::{
     complaint::Complaints,
     consumer::{ConsumerError, Polled, Queue, check, item, last_known_end, on_log, reading_config},
+    log_end::log_ends,
     topic::{self, TopicDescription, TopicError},
 };
 use crate::config::model::Kafka;
@@ -200,32 +201,21 @@ impl Partitions {
         self.buffer[..usize::try_from(taken).unwrap_or(0)].iter().map(|message| Message(*message)).collect()
     }
 
-    /// Where the next committed record of each lane will stand, as the brokers answer now.
-    pub fn ends(&self, lanes: &[usize], timeout: Duration) -> Result<Vec<(usize, i64)>, ConsumerError> {
-        let mut list = TopicPartitionList::with_capacity(lanes.len());
-        for lane in lanes {
+    /// Where the log of each lane ends, open transactions included, as the brokers answer now; lanes of which they do
+    /// not tell are left out.
+    pub fn log_ends(&self, lanes: &[usize], timeout: Duration) -> Result<Vec<(usize, i64)>, ConsumerError> {
+        let places = lanes.iter().map(|lane| &self.lanes[*lane].partition);
+        let ends = log_ends(&self.client, places.map(|place| (&*place.topic, place.number)), timeout);
+        let ends = ends.map_err(|code| ConsumerError::Call { call: "the end offsets", code: code.into() })?;
+        let end_of = |lane: &usize| {
             let Partition { topic, number } = &self.lanes[*lane].partition;
-            let _ = list.add_partition_offset(topic, *number, Offset::End);
-        }
-        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the client is alive and the list is ours; the call fills it.
-        check("the end offsets", unsafe {
-            native::rd_kafka_offsets_for_times(self.client.native_ptr(), list.ptr(), timeout_ms)
-        })?;
-        let mut ends = Vec::with_capacity(lanes.len());
-        for lane in lanes {
-            let Partition { topic, number } = &self.lanes[*lane].partition;
-            if let Some(found) = list.find_partition(topic, *number)
-                && found.error().is_ok()
-                && let Offset::Offset(end) = found.offset()
-            {
-                ends.push((*lane, end));
-            }
-        }
-        Ok(ends)
+            let is_it = |(name, partition, _): &&(String, i32, i64)| **name == **topic && partition == number;
+            ends.iter().find(is_it).map(|(_, _, end)| (*lane, *end))
+        };
+        Ok(lanes.iter().filter_map(end_of).collect())
     }
 
-    /// Where a lane ended when the brokers last sent something of it: no question is asked.
+    /// Where a lane's log ended when the brokers last sent something of it: no question is asked.
     pub fn last_known_end(&self, lane: usize) -> Option<i64> {
         let Partition { topic, number } = &self.lanes.get(lane)?.partition;
         last_known_end(&self.client, topic, *number)

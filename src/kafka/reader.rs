@@ -4,7 +4,7 @@
 //! The end of a partition is often a transaction marker, which no consumer is given: a partition is
 //! done at its end-of-partition event or at the first record past the end, whichever comes first.
 
-use super::{admin::AdminError, client_config, header, reach};
+use super::{admin::AdminError, client_config, header, log_end::log_ends, reach};
 use crate::{config::model::Kafka, record::headers::Headers};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -136,10 +136,13 @@ impl Reader {
         ReadError::Client { topic: self.topic.clone(), source }
     }
 
-    /// Every partition with its present offsets; the end is that of committed transactions.
-    pub fn extents(&self) -> Result<Vec<Extent>, ReadError> {
-        let unreachable = |source| ReadError::Unreachable { brokers: self.brokers.clone(), source };
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT).map_err(unreachable)?;
+    fn unreachable(&self, source: ClientError) -> ReadError {
+        ReadError::Unreachable { brokers: self.brokers.clone(), source }
+    }
+
+    fn partitions(&self) -> Result<Vec<i32>, ReadError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT);
+        let metadata = metadata.map_err(|source| self.unreachable(source))?;
         let partitions: Vec<i32> = metadata
             .topics()
             .iter()
@@ -149,10 +152,25 @@ impl Reader {
         if partitions.is_empty() {
             return Err(ReadError::MissingTopic { topic: self.topic.clone() });
         }
+        Ok(partitions)
+    }
+
+    /// Where the log of each partition ends, open transactions included.
+    pub fn log_ends(&self) -> Result<Vec<(i32, i64)>, ReadError> {
+        let partitions = self.partitions()?;
+        let places = partitions.iter().map(|partition| (self.topic.as_str(), *partition));
+        let ends = log_ends(self.consumer.client(), places, REQUEST_TIMEOUT);
+        let ends = ends.map_err(|code| self.unreachable(ClientError::Global(code.into())))?;
+        Ok(ends.into_iter().map(|(_, partition, end)| (partition, end)).collect())
+    }
+
+    /// Every partition with its present offsets; the end is that of committed transactions.
+    pub fn extents(&self) -> Result<Vec<Extent>, ReadError> {
+        let partitions = self.partitions()?;
         let mut extents = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let (first, end) =
-                self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT).map_err(unreachable)?;
+            let watermarks = self.consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT);
+            let (first, end) = watermarks.map_err(|source| self.unreachable(source))?;
             extents.push(Extent { partition, first, end });
         }
         extents.sort_by_key(|extent| extent.partition);

@@ -11,5 +11,6 @@ mod memory;
 mod oracle;
 mod outages;
 pub mod scene;
+mod time;
 mod topics;
 mod windows;

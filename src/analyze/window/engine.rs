@@ -13,6 +13,9 @@ use super::{
 };
 use std::collections::BTreeMap;
 
+/// An event so much older than the watermark or than the events of other partitions, beyond all disorder that is
+/// declared, is taken for one whose clock is wrong: it counts, but time does not wait for it.
+const FAR_PAST_MS: i64 = 86_400_000;
 /// About what a row costs beside its values.
 const ROW_BYTES: usize = size_of::<WindowRow>() + 64;
 
@@ -28,6 +31,10 @@ pub struct Engine {
     texts: Interner,
     ids: Ids,
     watermark_ms: i64,
+    /// The largest timestamp of all partitions.
+    newest_ms: Option<i64>,
+    /// How far apart the events of partitions may be that time waits for.
+    far_ms: i64,
     /// The least window end above the watermark.
     next_end_ms: i64,
     /// The watermark of the last flush: windows that end by then have been given as final.
@@ -75,6 +82,8 @@ impl Engine {
             texts: Interner::default(),
             ids,
             watermark_ms,
+            newest_ms: None,
+            far_ms: span_ms + FAR_PAST_MS,
             flushed_ms: watermark_ms,
             settled_ms: watermark_ms,
             settled: Vec::new(),
@@ -104,53 +113,88 @@ impl Engine {
     }
 
     /// Counts one record. Offsets of a partition rise, with gaps or without; one that does not rise is
-    /// passed over.
+    /// passed over. What is read again after a restart, and was refused before, is for [`Engine::skip`].
     pub fn add(&mut self, source: Source, offset: i64, event: &Event<'_>, now_ms: i64) -> Added {
-        let partition = &mut self.sources[source.0];
+        let partition = &self.sources[source.0];
         let is_replayed = offset < partition.stored_next;
-        let was_replaying = partition.is_replaying();
-        if !partition.pass(offset) {
+        if offset < partition.position {
             return Added::Replayed;
         }
         let input = partition.input;
-        let declaration = &self.plan.declaration;
-        if event.timestamp_ms > now_ms.saturating_add(declaration.max_future_ms) {
-            self.end_replay_of(source, was_replaying);
-            return if is_replayed { Added::Replayed } else { Added::Future };
+        self.reach(source, offset, now_ms);
+        // What is read again was judged by the clock of its first reading.
+        if !is_replayed && event.timestamp_ms > now_ms.saturating_add(self.plan.declaration.max_future_ms) {
+            self.reach(source, offset + 1, now_ms);
+            return Added::Future;
         }
         let added = self.place(input, Record { source: source.0, offset, is_replayed }, event);
+        let timestamp_ms = event.timestamp_ms.clamp(-FARTHEST_MS, FARTHEST_MS);
+        let is_time = !self.is_far_behind(source, timestamp_ms);
         let partition = &mut self.sources[source.0];
         let before_ms = partition.newest_ms;
-        let timestamp_ms = event.timestamp_ms.clamp(-FARTHEST_MS, FARTHEST_MS);
-        partition.newest_ms = before_ms.max(Some(timestamp_ms));
+        partition.see(timestamp_ms);
+        if is_time {
+            partition.wake(now_ms);
+        }
+        self.newest_ms = self.newest_ms.max(Some(timestamp_ms));
+        self.reach(source, offset + 1, now_ms);
         // Whoever is ahead of the stage's watermark does not hold it.
         let delay_ms = self.plan.declaration.watermark_delay_ms;
         let held_it = before_ms.is_none_or(|before_ms| before_ms.saturating_sub(delay_ms) <= self.watermark_ms);
         if held_it && before_ms < Some(timestamp_ms) {
             self.raise_watermark();
         }
-        self.end_replay_of(source, was_replaying);
         added
     }
 
     /// Passes over a record that is no event. False where a former flush has vouched for it, so that its
     /// dead letter is stored already.
-    pub fn skip(&mut self, source: Source, offset: i64) -> bool {
-        let partition = &mut self.sources[source.0];
-        let is_new = offset >= partition.stored_next;
-        let was_replaying = partition.is_replaying();
-        let is_ahead = partition.pass(offset);
-        self.end_replay_of(source, was_replaying);
-        is_new && is_ahead
+    pub fn skip(&mut self, source: Source, offset: i64, now_ms: i64) -> bool {
+        let partition = &self.sources[source.0];
+        let is_new = offset >= partition.stored_next && offset >= partition.position;
+        self.reach(source, offset, now_ms);
+        self.reach(source, offset + 1, now_ms);
+        is_new
     }
 
     /// The broker has answered that the partition ends at `offset`, and all before has been handed over.
     /// To be repeated, more often than `idle_timeout`, as long as the answer holds.
     pub fn at_end(&mut self, source: Source, offset: i64, now_ms: i64) {
+        self.reach(source, offset, now_ms);
+        self.log_ends(source, offset, now_ms);
+    }
+
+    /// The broker has answered that the partition's log ends at `end`. What stands below and is not handed over, such
+    /// as the records of an open transaction, is still to come.
+    pub fn log_ends(&mut self, source: Source, end: i64, now_ms: i64) {
+        if self.sources[source.0].answer_end(end, now_ms) {
+            self.end_is_met(source, now_ms);
+        }
+    }
+
+    /// All before `offset` has been handed over.
+    pub fn reach(&mut self, source: Source, offset: i64, now_ms: i64) {
         let partition = &mut self.sources[source.0];
         let was_replaying = partition.is_replaying();
-        partition.answer_end(offset, now_ms);
-        self.end_replay_of(source, was_replaying);
+        let is_end = partition.reach(offset);
+        if was_replaying && !partition.is_replaying() {
+            self.replaying -= 1;
+            if self.replaying == 0 {
+                self.ids.end_replay();
+                self.raise_watermark();
+            }
+        }
+        if is_end {
+            self.end_is_met(source, now_ms);
+        }
+    }
+
+    /// However many records come that tell nothing of time: at this moment the partition is at its end.
+    fn end_is_met(&mut self, source: Source, now_ms: i64) {
+        self.sources[source.0].update_idle(self.plan.declaration.idle_timeout_ms, now_ms);
+        if self.sources[source.0].is_idle() {
+            self.raise_watermark();
+        }
     }
 
     /// The broker was asked for the end of the partition and did not answer.
@@ -196,6 +240,28 @@ impl Engine {
     /// The largest timestamp read from the partition.
     pub fn event_time_of(&self, source: Source) -> Option<i64> {
         self.sources[source.0].newest_ms
+    }
+
+    /// When the partition last brought an event that told of time.
+    pub fn heard_ms(&self, source: Source) -> Option<i64> {
+        self.sources[source.0].heard_ms
+    }
+
+    /// Whether reading on in the partition may raise the watermark.
+    pub fn holds_watermark(&self, source: Source) -> bool {
+        let delay_ms = self.plan.declaration.watermark_delay_ms;
+        let newest_ms = self.sources[source.0].newest_ms;
+        newest_ms.is_none_or(|newest_ms| newest_ms.saturating_sub(delay_ms) <= self.watermark_ms)
+    }
+
+    /// The partition that holds the watermark, where another one alone would let a window end.
+    pub fn held_back_by(&self) -> Option<Source> {
+        let reached_ms = self.newest_ms?.saturating_sub(self.plan.declaration.watermark_delay_ms);
+        if reached_ms < self.next_end_ms || self.panes.is_empty() {
+            return None;
+        }
+        let awake = self.sources.iter().enumerate().filter(|(_, source)| !source.is_idle());
+        awake.min_by_key(|(_, source)| source.newest_ms).map(|(index, _)| Source(index))
     }
 
     pub fn open_panes(&self) -> usize {
@@ -273,14 +339,17 @@ impl Engine {
         }
     }
 
-    fn end_replay_of(&mut self, source: Source, was_replaying: bool) {
-        if was_replaying && !self.sources[source.0].is_replaying() {
-            self.replaying -= 1;
-            if self.replaying == 0 {
-                self.ids.end_replay();
-                self.raise_watermark();
-            }
+    /// Whether the time is far behind the watermark, or another partition.
+    fn is_far_behind(&self, source: Source, timestamp_ms: i64) -> bool {
+        let is_far = |other_ms: i64| other_ms.saturating_sub(timestamp_ms) > self.far_ms;
+        if is_far(self.watermark_ms) {
+            return true;
         }
+        if !self.newest_ms.is_some_and(is_far) {
+            return false;
+        }
+        let others = self.sources.iter().enumerate().filter(|(index, other)| *index != source.0 && !other.is_idle());
+        others.filter_map(|(_, other)| other.recent_ms()).any(is_far)
     }
 
     /// The watermark that the partitions allow.

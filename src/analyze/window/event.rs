@@ -64,7 +64,7 @@ pub enum Added {
     /// Its id is already in an open window.
     Duplicate,
     /// Its timestamp is further ahead of the clock than `max_future`. It is in no window. The clock is that of
-    /// the reading: where a restart reads it again, and the clock has come nearer, it does count.
+    /// the first reading: whoever reads it again knows by its dead letter that it was refused.
     Future,
     /// A flush before has vouched for it, or the engine has seen its offset: nothing to count or report.
     /// If its pane is open it has taken its place there again.

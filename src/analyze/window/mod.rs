@@ -9,7 +9,10 @@
 //! window's panes. A pane is dropped when the last window that holds it closes.
 //!
 //! **Time.** The watermark of a partition is its newest timestamp less the delay; that of the stage is
-//! the least over partitions that are not idle, and never falls. A window is final when the watermark
+//! the least over partitions that are not idle, and never falls. Dead letters, events from the future and those
+//! more than a day behind (the watermark, or the events of another partition) say nothing of time: they neither hold
+//! it nor keep a partition awake. A partition is idle when the broker has called its log at its end for as long
+//! as the timeout, and none of these came meanwhile; the records of an open transaction are still to come. A window is final when the watermark
 //! reaches its end, and closes `allowed_lateness` later; in between, late events make revisions. The
 //! watermark is judged at each event, not at each flush: of a window that has closed but is not yet
 //! flushed, the row is made before a later event enters its panes. Only where more rows would come due
@@ -33,7 +36,7 @@
 //! late event changes it. Ids are built again together with the panes.
 //!
 //! **Memory.** It grows with the keys and values of open panes; [`Engine::state_bytes`] says how much, so
-//! that the stage can read more slowly. Distinct values above a limit are estimated, tallies above a
+//! that the stage reads no more than what can raise the watermark beyond a bound. Distinct values above a limit are estimated, tallies above a
 //! limit keep what is frequent; either sets `is_approximate` on the row. Only for tallies above the
 //! limit does the result depend on the order of events. Keys are kept whole: who decodes bounds them.
 

@@ -43,6 +43,8 @@ pub struct Job {
     pub emote_sentiment: bool,
     /// Most different values that one window keeps counts of.
     pub counts_limit: usize,
+    /// Bound on the memory of open windows, about.
+    pub max_state_bytes: usize,
     pub retention_days: u32,
     pub measures: Vec<Measure>,
     pub anomalies: Vec<Anomaly>,

@@ -73,6 +73,7 @@ analyze:
       max_future_ms: 37
       distinct_exact_limit: 38
       counts_limit: 39
+      max_state_bytes: 2000039
       emote_sentiment: false
       retention_days: 40
       inputs:

@@ -234,6 +234,7 @@ pub mod tests {
             distinct_exact_limit: 100,
             emote_sentiment: true,
             counts_limit: 100,
+            max_state_bytes: 1 << 30,
             retention_days: 30,
             measures: functions.iter().enumerate().map(measure).collect(),
             anomalies: Vec::new(),

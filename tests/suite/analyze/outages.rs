@@ -4,25 +4,18 @@
 use super::{
     feed::{Clock, Load, ancients},
     oracle::Oracle,
-    scene::{Job, Scene},
+    scene::{Job, Scene, readiness},
 };
 use crate::{
     analyze_store::{AFTER, BEFORE, CommitProxy},
     harness::{DEADLINE, PrivateServers, Run, Test, eventually, eventually_some, run::Exit},
 };
 use headwater::demo::servers::{KafkaOptions, PostgresOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
-
-/// What `/ready` says: the code, and why.
-fn readiness(run: &Run) -> (u16, String) {
-    let (code, body) = run.get("/ready").expect("an answer");
-    let body: Value = serde_json::from_str(&body).expect("JSON");
-    (code, body["not_ready"][0]["reason"].as_str().unwrap_or_default().to_owned())
-}
 
 #[track_caller]
 fn wait_until_not_ready(run: &Run, cause: &str, begun: Instant) {

@@ -333,3 +333,10 @@ pub fn unit(run: &Run) -> Option<Value> {
 pub fn state(run: &Run) -> String {
     unit(run).and_then(|unit| unit["state"].as_str().map(str::to_owned)).unwrap_or_default()
 }
+
+/// What `/ready` says: the code, and why.
+pub fn readiness(run: &Run) -> (u16, String) {
+    let (code, body) = run.get("/ready").expect("an answer");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    (code, body["not_ready"][0]["reason"].as_str().unwrap_or_default().to_owned())
+}

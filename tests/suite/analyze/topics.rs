@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use serde_json::json;
 
-fn admin(scene: &Scene) -> AdminClient<DefaultClientContext> {
+pub fn admin(scene: &Scene) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", &scene.test.brokers).create().expect("an admin client")
 }
 

@@ -48,7 +48,7 @@ fn reading_begins_again_at_the_oldest_record_of_an_open_pane() {
     for (offset, time) in [(3, 5), (4, 31), (6, 12), (7, 88)] {
         add(&mut engine, source, offset, time, "");
     }
-    engine.skip(source, 8);
+    engine.skip(source, 8, NOW_MS);
     let found = flush(&mut engine, &mut table, false).progress;
     assert_eq!(found, progress(88, &[(4, 9), (40, 41)]).unwrap());
     close_all(&mut engine, &[source, other]);
@@ -195,9 +195,9 @@ fn a_copy_that_outlives_the_first_stays_a_copy() {
 fn dead_letters_are_new_once() {
     let mut engine = resume(sliding(0), progress(100, &[(4, 6)]));
     let source = engine.partition(0, 0, 0);
-    assert!(!engine.skip(source, 4) && !engine.skip(source, 5));
+    assert!(!engine.skip(source, 4, NOW_MS) && !engine.skip(source, 5, NOW_MS));
     assert!(!engine.is_replaying());
-    assert!(engine.skip(source, 6));
+    assert!(engine.skip(source, 6, NOW_MS));
 }
 
 #[test]
@@ -210,4 +210,49 @@ fn a_partition_that_came_while_stopped_holds_the_watermark() {
     assert_eq!(engine.watermark_ms(), Some(100));
     assert_eq!(add(&mut engine, new, 3, 150, ""), Added::Counted);
     assert_eq!(engine.watermark_ms(), Some(150));
+}
+
+#[test]
+fn what_is_read_again_was_judged_by_the_clock_of_its_first_reading() {
+    let mut declaration = sliding(0);
+    declaration.max_future_ms = 50;
+    let (mut first, mut table) = (engine(declaration.clone()), Table::default());
+    let source = first.partition(0, 0, 0);
+    assert_eq!(add(&mut first, source, 0, NOW_MS + 50, ""), Added::Counted);
+    let stored = flush(&mut first, &mut table, false).progress;
+    // The clock was stepped back, or the limit was lowered.
+    declaration.max_future_ms = 0;
+    let mut again = resume(declaration, Some(stored));
+    assert_eq!(add(&mut again, source, 0, NOW_MS + 50, ""), Added::Replayed);
+    assert_eq!(add(&mut again, source, 1, NOW_MS + 1, ""), Added::Future);
+    assert_eq!(again.open_panes(), 1, "it takes its place again");
+    assert_eq!(flush(&mut again, &mut table, true).rows.len(), 6);
+}
+
+#[test]
+fn closed_windows_hold_no_offset_back_whatever_block_their_ids_are_in() {
+    let mut declaration = declaration(300, 10);
+    declaration.join = Join::Full;
+    let (mut engine, mut table) = (engine(declaration.clone()), Table::default());
+    let source = engine.partition(0, 0, 0);
+    for offset in 0..10 {
+        add(&mut engine, source, offset, 1_000 + 10 * offset, &offset.to_string());
+    }
+    // Four panes are open, each to the end of the window that begins with it.
+    add(&mut engine, source, 10, 1_350, "x");
+    assert_eq!(flush(&mut engine, &mut table, false).progress.partitions[0].replay_offset, 6);
+    close_all(&mut engine, &[source]);
+    let stored = flush(&mut engine, &mut table, false).progress;
+    assert_eq!(engine.open_panes(), 0);
+    assert_eq!(stored.partitions[0].replay_offset, 11, "all is final, nothing is to be read again");
+    // A copy needs its original, and no longer than its own windows are open.
+    let mut engine = resume(declaration, Some(stored));
+    let at_ms = engine.watermark_ms().unwrap();
+    add(&mut engine, source, 11, at_ms, "a");
+    add(&mut engine, source, 12, at_ms + 290, "");
+    assert_eq!(add(&mut engine, source, 13, at_ms + 290, "a"), Added::Duplicate);
+    add(&mut engine, source, 14, at_ms + 320, "");
+    assert_eq!(flush(&mut engine, &mut table, false).progress.partitions[0].replay_offset, 11);
+    close_all(&mut engine, &[source]);
+    assert_eq!(flush(&mut engine, &mut table, false).progress.partitions[0].replay_offset, 15);
 }

@@ -349,7 +349,7 @@ fn offsets_rise_with_gaps_and_repeated_ones_are_passed_over() {
     let (mut engine, source, _) = one(|_| {});
     let mut add = |offset| record("k", 1).add_to(&mut engine, source, 0, offset, NOW_MS);
     assert_eq!([add(7), add(9), add(9), add(8)], [Added::Counted, Added::Counted, Added::Replayed, Added::Replayed]);
-    assert!(engine.skip(source, 12) && !engine.skip(source, 12));
+    assert!(engine.skip(source, 12, NOW_MS) && !engine.skip(source, 12, NOW_MS));
     engine.at_end(source, 15, NOW_MS);
     assert_eq!(engine.position(source), 15);
 }
@@ -386,4 +386,132 @@ fn a_declaration_that_cannot_work_is_refused_with_the_cure() {
     assert!(matches!(refused(|d| d.counts_limit = 0), PlanError::Zero { name: "counts_limit" }));
     let without_values = |d: &mut Declaration| d.measures[3].function = Function::TopK { field: "x".into(), k: 0 };
     assert!(matches!(refused(without_values), PlanError::NoValues { .. }));
+}
+
+#[test]
+fn what_has_no_usable_time_says_nothing_about_time() {
+    const DAYS_MS: i64 = 10 * 86_400_000;
+    let bad: [&dyn Fn(&mut Engine, Source, i64); 4] = [
+        &|engine, source, now_ms| {
+            engine.skip(source, engine.position(source), now_ms);
+        },
+        &|engine, source, now_ms| {
+            let record = record("k", now_ms + 2_000_000);
+            assert_eq!(record.add_to(engine, source, 0, engine.position(source), now_ms), Added::Future);
+        },
+        &|engine, source, now_ms| {
+            record("k", 5).add_to(engine, source, 0, engine.position(source), now_ms);
+        },
+        &|engine, source, now_ms| {
+            // A clock that began with 1970, and goes.
+            record("k", now_ms - DAYS_MS).add_to(engine, source, 0, engine.position(source), now_ms);
+        },
+    ];
+    for (kind, bad) in bad.into_iter().enumerate() {
+        for (is_dense, begins_bad) in [(false, true), (false, false), (true, true), (true, false)] {
+            let (mut engine, first, mut table) = one(|_| {});
+            let [second, third] = [1, 2].map(|number| engine.partition(0, number, 0));
+            for tick in 0..500 {
+                let now_ms = DAYS_MS + NOW_MS + tick * 100;
+                if tick == 0 && begins_bad {
+                    bad(&mut engine, third, now_ms);
+                }
+                for source in [first, second] {
+                    let offset = engine.position(source);
+                    record("k", now_ms).add_to(&mut engine, source, 0, offset, now_ms);
+                    engine.at_end(source, offset + 1, now_ms);
+                }
+                // Where they come all the time, the partition is never seen at its end.
+                let ahead = i64::from(is_dense) * 2;
+                engine.log_ends(third, engine.position(third) + ahead, now_ms);
+                (0..=ahead).for_each(|_| bad(&mut engine, third, now_ms));
+                engine.advance(now_ms);
+            }
+            flush(&mut engine, &mut table, false);
+            let newest = table.finals().last().map(|row| row.1).unwrap_or_default();
+            let expected = DAYS_MS + NOW_MS + 499 * 100 - 1_000;
+            assert!(newest > expected, "kind {kind}, dense: {is_dense}: {newest} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_partition_that_is_behind_by_less_than_a_day_is_waited_for() {
+    let (mut engine, first, _) = one(|_| {});
+    let second = engine.partition(0, 1, 0);
+    for tick in 0..100 {
+        let now_ms = 10 * 86_400_000 + tick * 100;
+        let back = |hours: i64| now_ms - hours * 3_600_000;
+        for (source, at_ms) in [(first, now_ms), (second, back(23))] {
+            let offset = engine.position(source);
+            record("k", at_ms).add_to(&mut engine, source, 0, offset, now_ms);
+            engine.at_end(source, offset + 1, now_ms);
+        }
+        engine.advance(now_ms);
+        assert_eq!(engine.watermark_ms(), Some(back(23)));
+    }
+    assert_eq!(engine.held_back_by(), Some(second));
+}
+
+#[test]
+fn one_odd_time_does_not_make_the_others_late() {
+    let (mut engine, first, _) = one(|declaration| declaration.max_future_ms = 1 << 40);
+    let second = engine.partition(0, 1, 0);
+    for tick in 0..100 {
+        let now_ms = NOW_MS + tick * 100;
+        let mut put = |source: Source, at_ms: i64| {
+            let offset = engine.position(source);
+            let added = record("k", at_ms).add_to(&mut engine, source, 0, offset, now_ms);
+            engine.at_end(source, offset + 1, now_ms);
+            added
+        };
+        if tick == 10 {
+            put(first, now_ms + 3 * 86_400_000);
+        }
+        assert_eq!([put(first, now_ms), put(second, now_ms)], [Added::Counted; 2]);
+        engine.advance(now_ms);
+    }
+}
+
+#[test]
+fn a_partition_with_an_open_transaction_is_not_idle() {
+    let (mut engine, first, _) = one(|_| {});
+    let second = engine.partition(0, 1, 0);
+    add(&mut engine, first, &[100]);
+    add(&mut engine, second, &[100]);
+    be_idle(&mut engine, second, NOW_MS);
+    engine.log_ends(second, 5, NOW_MS);
+    for later_ms in (0..30_000).step_by(300) {
+        add(&mut engine, first, &[NOW_MS + later_ms]);
+        engine.log_ends(second, 5 + later_ms, NOW_MS + later_ms);
+        engine.advance(NOW_MS + later_ms);
+    }
+    assert_eq!(engine.watermark_ms(), Some(100));
+    assert_eq!(engine.held_back_by(), Some(second));
+    assert_eq!(add(&mut engine, second, &[NOW_MS]), [Added::Counted], "it is committed");
+}
+
+#[test]
+fn who_comes_back_late_is_late_until_time_has_waited_for_it() {
+    let (mut engine, first, _) = one(|_| {});
+    let second = engine.partition(0, 1, 0);
+    let mut late = 0;
+    for tick in 0..100 {
+        let now_ms = NOW_MS + tick * 100;
+        let mut put = |source: Source, at_ms: i64| {
+            let offset = engine.position(source);
+            let added = record("k", at_ms).add_to(&mut engine, source, 0, offset, now_ms);
+            engine.at_end(source, offset + 1, now_ms);
+            added
+        };
+        put(first, now_ms);
+        // Two seconds behind, and away for three.
+        if !(20..50).contains(&tick) {
+            late += u32::from(put(second, now_ms - 2_000) == Added::Late);
+        } else {
+            engine.log_ends(second, engine.position(second), now_ms);
+        }
+        engine.advance(now_ms);
+    }
+    assert!((15..=25).contains(&late), "{late} late events");
 }
