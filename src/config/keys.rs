@@ -417,7 +417,7 @@ pub static KEYS: &[Key] = &[
         100,
         DAY,
         "5000",
-        "A partition at its end that brings nothing for so long holds the watermark back no longer.",
+        "A partition at its end that brings no event of a usable time for so long holds the watermark back no longer.",
     ),
     integer(
         "analyze.jobs[].max_future_ms",
