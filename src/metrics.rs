@@ -80,6 +80,7 @@ declare! {
     CAPTURE_TRANSACTIONS: Counter "headwater_capture_transactions_total" ["pipeline", "outcome"] "Kafka transactions: committed, aborted, unknown.";
     CAPTURE_POLL_ERRORS: Counter "headwater_capture_errors_total" ["pipeline", "table"] "Failed polls or chunks of a table.";
     CAPTURE_BACKFILL_ROWS: Gauge "headwater_capture_backfill_remaining_rows" ["pipeline", "table"] "Estimated rows that the first load still has to read.";
+    CAPTURE_BELOW_BOUND: Gauge "headwater_capture_rows_below_bound" ["pipeline", "table"] "Rows found that were written below the bound, and are not published.";
     CAPTURE_SEEN_IDS: Gauge "headwater_capture_seen_transactions" ["pipeline", "table"] "Transaction ids held in the checkpoint because an older transaction is still open.";
 
     LAND_RECORDS: Counter "headwater_land_records_total" ["pipeline", "topic"] "Kafka records committed to the lake, as rows or dead letters.";

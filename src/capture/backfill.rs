@@ -112,6 +112,7 @@ impl Engine {
             latest: opened.latest,
             max_row_bytes: capture.max_row_bytes,
             is_silent: false,
+            tally: &mut known.tally,
             shutdown,
         };
         turn.sink.forget_cut(index);
@@ -123,6 +124,9 @@ impl Engine {
         metrics::CAPTURE_SCANNED.add(&[&self.pipeline.name, &table.label], read.rows);
         if read.is_cut_short {
             return Ok(());
+        }
+        if let Some(last) = &read.last {
+            known.witness.note(last.captured(&source, opened.snapshot.xmin)?);
         }
         known.progress.backfill = mark.finish(read.last.as_ref(), read.rows < rows)?;
         known.progress.newest_us = known.progress.newest_us.max(read.newest_us);

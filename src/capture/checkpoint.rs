@@ -158,6 +158,11 @@ impl Progress {
         })
     }
 
+    /// Whether this is the database of the checkpoint, set back to before it was made.
+    pub fn is_ahead_of(&self, identity: &Identity, latest: u64) -> bool {
+        self.identity == *identity && self.polled.snapshot.xmax > latest
+    }
+
     /// Why this checkpoint does not fit the database and table as they are now; `latest` is the id
     /// that the server assigns next.
     pub fn misfit(&self, identity: &Identity, source: &Source, latest: u64) -> Option<String> {

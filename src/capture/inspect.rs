@@ -12,6 +12,7 @@ use super::{
     source::{self, Source, WatermarkType},
     sql,
     start::checkpoint_key,
+    witness::{self, Witness},
 };
 use crate::{
     config::model::{Capture, CaptureTable, Pipeline},
@@ -23,6 +24,9 @@ use tokio_postgres::Client;
 
 /// Longest wait for a table's lock.
 const LOCK_TIMEOUT_MS: u64 = 1_000;
+
+/// Longest look at the newest rows.
+const LOOK_TIMEOUT_MS: u64 = 2_000;
 
 /// A table as capture would find it.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub struct Table {
     /// Whether the server takes the condition on rows.
     pub filter: Result<(), TableError>,
     pub index: Index,
+    /// Of the newest rows so many look as if an update had left their watermark alone.
+    pub left_alone: i64,
     source: Source,
 }
 
@@ -79,6 +85,11 @@ pub async fn table(
         let source = Source::resolve(configured, &found)?;
         let index = index(client, &found, &configured.watermark).await.map_err(failed)?;
         let filter = client.batch_execute(&sql::estimate(&source, 0, None)).await.map_err(failed);
+        // The last question, for one that takes too long ends the transaction.
+        let left_alone = match (&index, &filter) {
+            (Index::Good(_), Ok(())) => left_alone(client, &source).await.unwrap_or(0),
+            _ => 0,
+        };
         Ok(Table {
             quoted: source.quoted.clone(),
             is_partitioned: found.kind == 'p',
@@ -87,6 +98,7 @@ pub async fn table(
             zone: source::zone(capture, &source, server_zone).map(drop),
             filter,
             index,
+            left_alone,
             source,
         })
     };
@@ -94,6 +106,11 @@ pub async fn table(
     // Where even that fails the connection is gone, which the next question tells.
     let _ = client.batch_execute("ROLLBACK").await;
     looked
+}
+
+async fn left_alone(client: &Client, source: &Source) -> Result<i64, tokio_postgres::Error> {
+    client.batch_execute(&format!("SET LOCAL statement_timeout = {LOOK_TIMEOUT_MS}")).await?;
+    Ok(client.query_one(&sql::left_alone(source), &[&source.quoted]).await?.get(0))
 }
 
 async fn index(client: &Client, found: &catalogue::Table, watermark: &str) -> Result<Index, tokio_postgres::Error> {
@@ -190,11 +207,14 @@ pub fn fit(
     records: &HashMap<String, Vec<u8>>,
     database: &Database,
 ) -> Fit {
-    let Some(record) = records.get(&checkpoint_key(&pipeline.name, &table.source.name, topic)) else {
-        return Fit::None;
+    let key = checkpoint_key(&pipeline.name, &table.source.name, topic);
+    let Some(record) = records.get(&key) else { return Fit::None };
+    let refused = || {
+        let record = records.get(&witness::record_key(&key))?;
+        Witness::decode(record).refusal.map(|refusal| format!("it was refused before: {}", refusal.reason))
     };
     let misfit = match Progress::decode(record) {
-        Ok(progress) => progress.misfit(&database.identity, &table.source, database.latest),
+        Ok(progress) => progress.misfit(&database.identity, &table.source, database.latest).or_else(refused),
         Err(error) => Some(error.to_string()),
     };
     misfit.map_or(Fit::Good, Fit::Misfit)

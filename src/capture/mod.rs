@@ -29,6 +29,7 @@ mod plan;
 mod poll;
 mod publish;
 mod read;
+mod search;
 mod session;
 mod silence;
 mod sink;
@@ -39,6 +40,7 @@ mod table;
 mod timestamp_file;
 mod turn;
 mod value;
+mod witness;
 mod zone;
 
 pub use start::topics;
@@ -118,6 +120,7 @@ impl Engine {
                     rows: 0,
                     last_commit_us: None,
                     load: load_progress::LoadProgress::default(),
+                    below: search::Below::default(),
                     known: None,
                     label,
                 }

@@ -12,7 +12,7 @@ use super::{
     start::Turn,
     table,
 };
-use crate::{clock::now_us, health::State, metrics};
+use crate::{clock::now_us, metrics};
 use roaring::RoaringTreemap;
 use std::{
     sync::Arc,
@@ -90,7 +90,7 @@ impl Engine {
             table.recover();
             let Some(known) = &mut table.known else { continue };
             known.is_caught_up = known.progress.backfill.is_done() && rows < self.capture.max_transaction_rows;
-            table.unit.set(if known.is_caught_up { State::CaughtUp } else { State::Progressing });
+            table.unit.set(table.state(&self.capture));
             table.report(now_us);
         }
         metrics::CAPTURE_POLL_SECONDS.observe(&[&self.pipeline.name], begun.elapsed().as_secs_f64());
@@ -148,6 +148,7 @@ impl Engine {
             latest: opened.latest,
             max_row_bytes: capture.max_row_bytes,
             is_silent: known.is_silent,
+            tally: &mut known.tally,
             shutdown,
         };
         turn.sink.forget_cut(index);
@@ -163,6 +164,9 @@ impl Engine {
         poll = mark.poll;
         known.progress.polled = poll.complete();
         known.progress.newest_us = known.progress.newest_us.max(read.newest_us);
+        if let (Some(last), false) = (&read.last, known.is_silent) {
+            known.witness.note(last.captured(&source, opened.snapshot.xmin)?);
+        }
         let must_write = known.is_unwritten || read.rows > 0;
         known.is_silent = false;
         if must_write {

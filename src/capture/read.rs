@@ -6,10 +6,12 @@ use super::{
     errors::{Fault, TableError},
     plan::{KeyText, widen},
     publish::Row,
+    search::{Tally, bucket},
     silence::Side,
     sink::Sink,
     source::{Source, WatermarkType},
     value::{self, Kind, push_string},
+    witness::Captured,
     zone::Zone,
 };
 use futures_util::{FutureExt, StreamExt};
@@ -82,6 +84,12 @@ impl Last {
         source.key.iter().enumerate().map(|(position, column)| self.text(source, position, *column)).collect()
     }
 
+    /// The row as it is looked up later; `xmin` is that of the snapshot that showed it.
+    pub fn captured(&self, source: &Source, xmin: u64) -> Result<Captured, TableError> {
+        let watermark = self.text(source, source.key.len(), source.watermark)?;
+        Ok(Captured { xid: self.xid, xmin, watermark, key: self.key(source)? })
+    }
+
     /// PostgreSQL's text of watermark and key.
     pub fn watermark_and_key(&self, source: &Source) -> Result<KeyText, TableError> {
         let mut values = vec![self.text(source, source.key.len(), source.watermark)?];
@@ -123,6 +131,8 @@ pub struct Reading<'a> {
     pub max_row_bytes: u64,
     /// Ids are noted, rows are not published.
     pub is_silent: bool,
+    /// Every row is counted, for the search below the bound.
+    pub tally: &'a mut Tally,
     pub shutdown: watch::Receiver<bool>,
 }
 
@@ -279,17 +289,23 @@ impl Reading<'_> {
 
     fn note_watermark(&mut self, row: &[u8], fields: &Fields, read: &mut Read) -> Result<(), TableError> {
         let raw = field(row, fields, LEADING_FIELDS + self.source.watermark);
-        let Some(raw) = raw.map_err(|error| bad_row(self.source, error))? else { return Ok(()) };
-        let time_us = match self.source.watermark_type {
-            WatermarkType::Date => raw
-                .first_chunk::<4>()
-                .and_then(|raw| value::date_unix_us(i32::from_be_bytes(*raw)))
-                .map(|local| self.zone.instant_us(local)),
-            kind => raw
-                .first_chunk::<8>()
-                .and_then(|raw| value::unix_us(i64::from_be_bytes(*raw)))
-                .map(|time| if kind == WatermarkType::Timestamp { self.zone.instant_us(time) } else { time }),
+        let Some(raw) = raw.map_err(|error| bad_row(self.source, error))? else {
+            self.tally.note(None);
+            return Ok(());
         };
+        let kind = self.source.watermark_type;
+        let raw = match kind {
+            WatermarkType::Date => raw.first_chunk::<4>().map(|raw| i64::from(i32::from_be_bytes(*raw))),
+            _ => raw.first_chunk::<8>().map(|raw| i64::from_be_bytes(*raw)),
+        };
+        self.tally.note(raw.map(|raw| bucket(kind, raw)));
+        let time_us = raw.and_then(|raw| match kind {
+            WatermarkType::Date => {
+                i32::try_from(raw).ok().and_then(value::date_unix_us).map(|local| self.zone.instant_us(local))
+            }
+            WatermarkType::Timestamp => value::unix_us(raw).map(|local| self.zone.instant_us(local)),
+            WatermarkType::TimestampTz => value::unix_us(raw),
+        });
         // A date in the far future would stand as the newest for good.
         let plausible_us = self.poll_time_us.saturating_add(DAY_US);
         read.newest_us = read.newest_us.max(time_us.filter(|time| *time <= plausible_us));

@@ -173,6 +173,14 @@ impl Sink {
         self.publisher.send(Command::Checkpoint { key: key.clone(), value: record }).await
     }
 
+    /// Puts a record of a table beside its checkpoint, which says nothing of rows.
+    pub async fn record(&mut self, table: usize, key: &Arc<str>, value: Vec<u8>) -> Result<(), ProducerError> {
+        self.flush().await?;
+        self.share(table);
+        self.begun.get_or_insert_with(Instant::now);
+        self.publisher.send(Command::Checkpoint { key: key.clone(), value }).await
+    }
+
     pub fn forget_cut(&mut self, table: usize) {
         self.cut.take_if(|(of, _)| *of == table);
     }

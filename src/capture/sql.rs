@@ -20,6 +20,27 @@ macro_rules! begun {
     };
 }
 
+/// A table (`$1`), or all of its partitions, as `relid`.
+macro_rules! leaves {
+    () => {
+        "(SELECT to_regclass($1)::oid AS relid UNION SELECT relid::oid FROM pg_partition_tree(to_regclass($1))) AS leaves"
+    };
+}
+
+/// Rows written to a table since the server began to count; null where it does not.
+pub const WRITTEN: &str = concat!(
+    "SELECT CASE WHEN current_setting('track_counts')::bool
+       THEN sum(pg_stat_get_tuples_inserted(relid) + pg_stat_get_tuples_updated(relid))::int8 END FROM ",
+    leaves!()
+);
+
+/// Whether PostgreSQL counts, and has counted no update and no delete in a table.
+pub const APPEND_ONLY: &str = concat!(
+    "SELECT current_setting('track_counts')::bool AND coalesce(
+       sum(pg_stat_get_tuples_updated(relid) + pg_stat_get_tuples_deleted(relid)) = 0, false) FROM ",
+    leaves!()
+);
+
 /// The sessions whose transactions may hold rows of this database that nobody sees yet. A vacuum of hours
 /// writes none, so it does not hold the bound.
 macro_rules! writers {
@@ -134,11 +155,11 @@ pub fn raw_bound(kind: WatermarkType, zone: &Zone, from_us: i64, clock_us: i64) 
     }
 }
 
-fn literal(column: &Column, text: &str) -> String {
+pub fn literal(column: &Column, text: &str) -> String {
     format!("{}::{}", quote_literal(text), column.type_name)
 }
 
-fn named(column: &Column) -> String {
+pub fn named(column: &Column) -> String {
     format!("t.{}", quote_ident(&column.name))
 }
 
@@ -304,6 +325,26 @@ fn ordered(source: &Source, columns: &[&Column], conditions: Vec<String>, rows: 
     let ties = if source.unique { "ONLY" } else { "WITH TIES" };
     let limit = format!(" FETCH FIRST {rows} ROWS {ties}");
     Shape { source, conditions, order, limit, max_row_bytes }.copy()
+}
+
+/// How many of the newest 1,000 rows were written by a later transaction than one whose watermark is a minute later, or
+/// more, in a table (`$1`) that is updated: an update that leaves the watermark alone does that.
+pub fn left_alone(source: &Source) -> String {
+    let watermark = named(source.watermark_column());
+    let filter = source.filter.as_ref().map_or("true".to_owned(), |filter| format!("(\n{filter}\n)"));
+    format!(
+        "SELECT count(*) FILTER (
+           WHERE age < later AND (SELECT sum(pg_stat_get_tuples_updated(relid)) > 0 FROM {}))
+         FROM (
+           SELECT age, max(age) OVER (
+             ORDER BY watermark RANGE BETWEEN '1 minute'::interval FOLLOWING AND UNBOUNDED FOLLOWING) AS later
+           FROM (
+             SELECT {watermark} AS watermark, age(t.xmin) AS age FROM {} AS t
+             WHERE {watermark} IS NOT NULL AND isfinite({watermark}) AND {filter}
+             ORDER BY {watermark} DESC LIMIT 1000) AS newest) AS aged",
+        leaves!(),
+        source.quoted
+    )
 }
 
 /// What the planner thinks a first load still has to read.

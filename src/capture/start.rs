@@ -4,6 +4,7 @@ use super::{
     Engine,
     errors::{Fault, SessionError},
     publish::Publisher,
+    search::Searcher,
     session::Session,
     silence::Pulse,
     sink::Sink,
@@ -23,6 +24,7 @@ use std::{collections::HashMap, time::Duration};
 pub struct Turn {
     pub session: Session,
     pub sink: Sink,
+    pub searcher: Searcher,
     /// The latest records of this pipeline, by their keys.
     pub checkpoints: HashMap<String, Vec<u8>>,
 }
@@ -66,7 +68,7 @@ impl Engine {
             self.tables.iter().for_each(|table| table.unit.set(State::Starting));
         }
         self.has_started = true;
-        Ok(Turn { session, sink, checkpoints })
+        Ok(Turn { session, sink, searcher: Searcher::default(), checkpoints })
     }
 }
 

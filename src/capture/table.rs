@@ -5,10 +5,12 @@ use super::{
     errors::TableError,
     load_progress::LoadProgress,
     plan::{Margins, Observation, Polled, Snapshot},
+    search::{Below, Search, Tally},
     session::Session,
     source::{self, Source},
     sql,
     value::instant_text,
+    witness,
     zone::Zone,
 };
 use crate::{
@@ -56,6 +58,7 @@ pub struct TableRun {
     pub rows: u64,
     pub last_commit_us: Option<i64>,
     pub load: LoadProgress,
+    pub below: Below,
     /// Known in this turn; anew after a reset.
     pub known: Option<Known>,
 }
@@ -78,6 +81,10 @@ pub struct Known {
     pub written_at: Instant,
     /// Nothing was left to read at the last poll.
     pub is_caught_up: bool,
+    /// Rows read in this turn.
+    pub tally: Tally,
+    pub search: Option<Search>,
+    pub witness: witness::Record,
 }
 
 impl TableRun {
@@ -112,6 +119,16 @@ impl TableRun {
 
     pub fn recover(&mut self) {
         self.standing = Standing::Active;
+    }
+
+    /// How the table stands after a poll that went well.
+    pub fn state(&self, capture: &Capture) -> State {
+        let Some(known) = &self.known else { return State::Progressing };
+        match self.below.reason(capture, &known.source) {
+            Some(reason) => State::Failing(reason),
+            None if known.is_caught_up => State::CaughtUp,
+            None => State::Progressing,
+        }
     }
 
     /// Why `--until-caught-up` need not wait for this table any longer.
@@ -155,6 +172,10 @@ impl TableRun {
             "seen_transactions": progress.polled.seen.len(),
             "newest": progress.newest_us.map(instant_text),
             "rows": self.rows,
+            "below_bound": {
+                "rows": self.below.rows(),
+                "searches": known.search.as_ref().map_or(0, Search::passes),
+            },
             "last_commit": self.last_commit_us.map(instant_text),
             "backfill": {
                 "done": progress.backfill.is_done(),

@@ -7,6 +7,7 @@ use super::{
     plan::Snapshot,
     publish::TABLE_HEADER,
     read::{ReadError, encode_checkpoint},
+    search::Tally,
     session::Opened,
     silence::{Side, Watch},
     sink::Committed,
@@ -14,12 +15,16 @@ use super::{
     table::{self, Beginning, Known, Standing},
     timestamp_file,
     value::instant_text,
+    witness::{self, Refusal, Witness},
 };
 use crate::{clock::now_us, health::State, kafka::replay, metrics, record::reason::ROW_TOO_LARGE};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+
+/// Between two records of the rows that were captured last.
+const WITNESS: Duration = Duration::from_secs(10);
 
 pub enum TurnEnd {
     /// Shutdown, caught up, or every table stands still.
@@ -61,6 +66,7 @@ impl Engine {
             if self.context.is_shutdown() {
                 return self.end(turn).await;
             }
+            self.search(turn).await;
             let count = self.tables.len();
             match (0..count).map(|step| (next_to_load + step) % count).find(|index| self.tables[*index].is_loading()) {
                 Some(index) => {
@@ -106,7 +112,10 @@ impl Engine {
             if turn.sink.unmarked_rows(index) > 0 {
                 continue;
             }
-            let Some(known) = &self.tables[index].known else { continue };
+            let Some(known) = &mut self.tables[index].known else { continue };
+            if let Some(record) = known.witness.due(after.min(WITNESS)) {
+                turn.sink.record(index, &known.witness.key, record).await?;
+            }
             let has_moved = known.written != known.progress.polled.snapshot && known.written_at.elapsed() >= after;
             if !has_moved && !known.is_unwritten {
                 continue;
@@ -217,7 +226,7 @@ impl Engine {
     /// Makes sure that a table is known as it is in this transaction.
     pub async fn look(
         &mut self,
-        turn: &Turn,
+        turn: &mut Turn,
         index: usize,
         opened: &Opened,
         fingerprint: Option<&String>,
@@ -241,7 +250,8 @@ impl Engine {
             );
         }
         let source = Arc::new(source);
-        let misfit = |progress: &Progress| progress.misfit(&turn.session.identity, &source, opened.latest);
+        let identity = turn.session.identity.clone();
+        let misfit = |progress: &Progress| progress.misfit(&identity, &source, opened.latest);
         let cannot_resume = |reason| TableError::CannotResume { table: source.quoted.clone(), reason };
         let (topic, beginning) = (table.configured.topic.clone(), table.beginning);
         if let Some(known) = &mut self.tables[index].known {
@@ -256,11 +266,31 @@ impl Engine {
             return Ok(());
         }
         let key = checkpoint_key(&self.pipeline.name, &source.name, &topic);
+        let witness_key: Arc<str> = witness::record_key(&key).into();
+        let mut kept = turn.checkpoints.get(&*witness_key).map(|bytes| Witness::decode(bytes)).unwrap_or_default();
+        let before = kept.clone();
         let stored = match (turn.checkpoints.get(&key), beginning) {
             (None, _) | (_, Beginning::Again) => None,
             (Some(bytes), beginning) => {
                 let read = Progress::decode(bytes).map_err(|error| error.to_string());
                 let fitting = read.and_then(|progress| misfit(&progress).map_or(Ok(progress), Err));
+                let fitting = match fitting {
+                    Ok(progress) => {
+                        let examined = witness::examine(&turn.session.client, &source, &kept, opened.latest).await;
+                        kept.accept(examined.map_err(ReadError::Server)?).map(|()| progress)
+                    }
+                    Err(reason) => {
+                        let progress = Progress::decode(bytes).ok();
+                        if progress.is_some_and(|progress| progress.is_ahead_of(&identity, opened.latest)) {
+                            kept.refusal = Some(Refusal { reason: reason.clone(), from: opened.latest });
+                        }
+                        Err(reason)
+                    }
+                };
+                if kept.refusal.is_some() && kept.refusal != before.refusal {
+                    let recorded = turn.sink.record(index, &witness_key, kept.encode()).await;
+                    recorded.map_err(|error| ReadError::Fault(error.into()))?;
+                }
                 match fitting {
                     Ok(progress) => Some(progress),
                     Err(_) if beginning == Beginning::Now => None,
@@ -299,6 +329,13 @@ impl Engine {
             is_unwritten: is_new,
             written_at: Instant::now(),
             is_caught_up: false,
+            witness: witness::Record::new(
+                witness_key,
+                if is_new { Witness::default() } else { kept.clone() },
+                if is_new { before == Witness::default() } else { kept == before },
+            ),
+            tally: Tally::default(),
+            search: None,
         });
         Ok(())
     }

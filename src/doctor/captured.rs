@@ -89,6 +89,15 @@ fn about(found: &Table, capture: &Capture, config: &Postgres, server_zone: Optio
     }
     zone(found, capture, config, server_zone, findings);
     let column = quote_ident(&found.watermark);
+    if found.left_alone > 0 {
+        let message = format!(
+            "updates leave watermark {column} alone, it seems: {} of the newest 1,000 rows were written after rows with a \
+             later one; what such updates change is not captured",
+            found.left_alone
+        );
+        let cure = "capture.tables[].watermark: a column that each update sets too, such as updated_at".to_owned();
+        findings.warning("updates", subject, message, Some(cure));
+    }
     let concurrently = if found.is_partitioned { "" } else { "CONCURRENTLY " };
     let create = || Some(format!("CREATE INDEX {concurrently}ON {subject} ({column});"));
     let slow = "so that each poll reads the whole table";

@@ -1,7 +1,7 @@
 //! Who may go on: two captures of the same thing, a topic without a checkpoint, another cluster.
 
 use crate::{
-    harness::{DEADLINE, Test, eventually, run::Exit},
+    harness::{DEADLINE, Db, Test, eventually, run::Exit},
     pipeline::{Stop, catch_up, committed, config, drain, said, start, write},
     reconcile::compare,
     workload::Target,
@@ -120,6 +120,92 @@ fn the_checkpoint_of_another_cluster_stops() {
 
     catch_up(&test, &file, &["--resync"]);
     assert_eq!(committed(&test, &test.topic("rows")).len(), 20);
+}
+
+/// A copy of a server's files, running on its own.
+fn copied(test: &Test, of: &PostgresServer, name: &str) -> PostgresServer {
+    let mut copy = PostgresServer::start(&test.path(name), PostgresOptions::default()).expect("a cluster");
+    copy.stop();
+    let into = copy.directory().join("data");
+    // Its port, and where its socket lies.
+    let settings = std::fs::read(into.join("postgresql.conf")).expect("its settings");
+    std::fs::remove_dir_all(&into).expect("its data can go");
+    let mut command = std::process::Command::new("cp");
+    command.arg("-a").arg(of.directory().join("data")).arg(&into);
+    assert!(command.status().expect("cp").success());
+    std::fs::write(into.join("postgresql.conf"), settings).expect("its settings");
+    copy.restart().expect("the copy");
+    copy
+}
+
+/// Uses up transaction ids until they are beyond those of another database.
+fn overtake(db: &Db, other: &Db) {
+    let goal = other.count("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8") + 10;
+    while db.count("SELECT pg_current_xact_id()::text::int8") < goal {}
+}
+
+#[test]
+fn a_restored_copy_is_refused_also_when_its_ids_have_caught_up() {
+    let mut test = Test::new();
+    let mut server = PostgresServer::start(&test.path("server"), PostgresOptions::default()).expect("a cluster");
+    test.postgres = server.config("postgres");
+    let db = test.db();
+    TABLE.create(&db);
+    TABLE.fill(&db, 10, "1 day");
+    let capture = |test: &Test, arguments: &[&str]| {
+        let file = write(test, "capture.yml", &one_table(test, json!({})));
+        let mut run = start(test, &file, &[&["--until-caught-up"], arguments].concat(), &[]);
+        (run.wait(DEADLINE), said(&run))
+    };
+    let refused = |(exit, log): (Exit, String), reason: &str| {
+        assert_eq!(exit, Exit::Code(1), "{log}");
+        assert!(log.contains(reason) && log.contains("--resync"), "{log}");
+    };
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0));
+    one_of(&db, "before the copy");
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0));
+    db.execute("CHECKPOINT");
+    server.stop();
+    let copies = ["early", "silent", "busy"].map(|name| copied(&test, &server, name));
+    server.restart().expect("the server");
+    drop(db);
+    let db = test.db();
+    let original = server.config("postgres");
+    for n in 0..4 {
+        one_of(&db, &format!("{n}"));
+        assert_eq!(capture(&test, &[]).0, Exit::Code(0));
+    }
+
+    // One that was seen while its ids were behind stays refused.
+    test.postgres = copies[0].config("postgres");
+    refused(capture(&test, &[]), "lies in the future of this database");
+    overtake(&test.db(), &db);
+    test.db().execute("UPDATE rows SET writer = 7");
+    refused(capture(&test, &[]), "lies in the future of this database");
+    test.postgres = original.clone();
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0), "the database itself goes on");
+    one_of(&db, "goes on");
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0));
+
+    // One that comes late lacks the rows that were captured last.
+    test.postgres = copies[1].config("postgres");
+    overtake(&test.db(), &db);
+    refused(capture(&test, &[]), "rows that were captured last are not in this database");
+    test.postgres = original.clone();
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0));
+
+    // One that is at work gives their keys to others.
+    test.postgres = copies[2].config("postgres");
+    (0..8).for_each(|_| one_of(&test.db(), "another history"));
+    overtake(&test.db(), &db);
+    refused(capture(&test, &[]), "is not so in this database: it is a restored copy");
+    assert!(!committed(&test, &test.topic("rows")).iter().any(|row| row.json()["kind"] == "another history"));
+    assert_eq!(capture(&test, &["--resync"]).0, Exit::Code(0));
+    assert_eq!(capture(&test, &[]).0, Exit::Code(0), "this is the one that is captured now");
+}
+
+fn one_of(db: &Db, kind: &str) {
+    db.execute(&format!("INSERT INTO rows (kind) VALUES ('{kind}')"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod analyze;
 mod analyze_store;
 mod anomalies;
 mod autumn;
+mod below_bound;
 mod certificates;
 mod chunks;
 mod cli;

@@ -119,6 +119,34 @@ fn an_index_that_is_missing_or_of_no_use_is_told_with_the_statement() {
 }
 
 #[test]
+fn updates_that_leave_the_watermark_alone_are_a_warning() {
+    let test = Test::new();
+    let db = test.db();
+    let names = ["leaving", "setting", "still"];
+    for name in names {
+        db.execute(&format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, status text, created_at timestamptz);
+             CREATE INDEX ON {name} (created_at)"
+        ));
+        // Oldest first, each in a transaction of its own.
+        for n in 0..30 {
+            db.execute(&format!("INSERT INTO {name} VALUES ({n}, 'new', now() - interval '{} minutes')", 60 - n * 2));
+        }
+    }
+    db.execute("UPDATE leaving SET status = 'done' WHERE id IN (3, 4, 20)");
+    db.execute("UPDATE setting SET status = 'done', created_at = now() WHERE id IN (3, 4)");
+    crate::harness::eventually(crate::harness::DEADLINE, "the updates are counted", || {
+        db.count("SELECT count(*) FROM pg_stat_user_tables WHERE n_tup_upd > 0") == 2
+    });
+    let tables = names.map(|name| table(&test, name));
+    let said = look(&test, &tables, &[]);
+    assert_eq!(said.exit, Exit::Code(0), "warnings only: {said}");
+    let (message, cure) = said.trouble("warning", "updates", "leaving");
+    assert!(message.contains("3 of the newest 1,000 rows") && cure.contains("updated_at"), "{message} {cure}");
+    look(&test, &tables[1..], &["--strict"]).assert_well(&[]);
+}
+
+#[test]
 fn what_cannot_be_captured_is_told_with_the_key_to_set() {
     let test = Test::new();
     let db = test.db();
