@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     config::model::{Job, Postgres},
-    postgres::{self, PostgresError, quote_ident},
-    record::headers,
+    postgres::{self, PostgresError, epoch_us, quote_ident},
 };
 use futures_util::TryStreamExt;
 use std::{pin::pin, sync::Arc};
@@ -37,11 +36,6 @@ struct Partition {
     first: i64,
     last: i64,
     letters: u64,
-}
-
-/// A time as microseconds since 1970.
-fn us(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::int8")
 }
 
 impl Analyzed {
@@ -141,8 +135,8 @@ impl Analyzed {
             "SELECT kafka_offset, error_reason, error_detail, {}, {}{body} FROM dead_letters
              WHERE job = $1 AND topic = $2 AND topic_id = $3 AND kafka_partition = $4
                AND kafka_offset >= $5 AND kafka_offset <= $6 ORDER BY kafka_offset LIMIT $7",
-            us("error_ts"),
-            us("kafka_timestamp"),
+            epoch_us("error_ts"),
+            epoch_us("kafka_timestamp"),
         );
         let mut from = least.max(of.first);
         let until = greatest.min(of.last);
@@ -183,12 +177,8 @@ impl Analyzed {
             replayed: None,
         };
         if with_body {
-            let stored: Option<&str> = row.try_get(7).map_err(failed)?;
-            letter.body = Body {
-                payload: row.try_get(5).map_err(failed)?,
-                key: row.try_get(6).map_err(failed)?,
-                headers: headers::decode(stored).map_err(|source| DlqError::Headers { id: letter.id(), source })?,
-            };
+            let (payload, key) = (row.try_get(5).map_err(failed)?, row.try_get(6).map_err(failed)?);
+            letter.body = Body::stored(payload, key, row.try_get(7).map_err(failed)?);
         }
         Ok(letter)
     }

@@ -93,6 +93,7 @@ impl Captured {
                 payload: record.payload().map(<[u8]>::to_vec),
                 key: record.key().map(<[u8]>::to_vec),
                 headers: record.headers(),
+                headers_damaged: false,
             },
             false => Body::default(),
         };

@@ -1,7 +1,7 @@
 //! `dlq export`: letters into a file, as lines of JSON or as Parquet.
 
 use super::{
-    DlqError, Next, Progress, Stores, blocking, escape, filter::Filter, form::Form, letter::Letter, pipelines,
+    Damaged, DlqError, Next, Progress, Stores, blocking, escape, filter::Filter, form::Form, letter::Letter, pipelines,
     replayed, selection::Selection,
 };
 use crate::{
@@ -134,7 +134,7 @@ fn pour(
     mut push: impl FnMut(&Letter) -> Result<(), DlqError>,
 ) -> Result<(u64, Vec<String>), DlqError> {
     let mut progress = Progress::new("exporting dead letters");
-    let (mut letters, mut warnings) = (0, Vec::new());
+    let (mut letters, mut warnings, mut damaged) = (0, Vec::new(), Damaged::default());
     for pipeline in pipelines(config, filter)? {
         let stores = Stores::open(pipeline, filter, runtime)?;
         warnings.extend(stores.warnings.iter().cloned());
@@ -144,12 +144,14 @@ fn pour(
             letter.replayed = sent.as_ref().map(|sent| sent.holds(&letter));
             if filter.matches(&letter) {
                 letters += 1;
+                damaged.note(&letter);
                 push(&letter)?;
             }
             progress.letter(letters);
             Ok(Next::Continue)
         })?;
     }
+    warnings.extend(damaged.warning("they are exported without"));
     Ok((letters, warnings))
 }
 

@@ -347,7 +347,7 @@ mod tests {
             body: Body {
                 payload: Some(br#"{"order_id":17,"amount":-5.0,"who":{"name":"O'Neil"},"none":null}"#.to_vec()),
                 key: Some(b"17".to_vec()),
-                headers: Vec::new(),
+                ..Body::default()
             },
             replayed: Some(false),
         }

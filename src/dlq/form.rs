@@ -31,6 +31,9 @@ pub struct Form<'a> {
     payload_base64: Option<String>,
     #[serde(serialize_with = "headers")]
     headers: &'a Letter,
+    /// Whether the stored headers could not be read: then none are given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    headers_damaged: bool,
 }
 
 #[derive(Serialize)]
@@ -92,6 +95,7 @@ impl<'a> Form<'a> {
             payload,
             payload_base64,
             headers: letter,
+            headers_damaged: letter.body.headers_damaged,
         }
     }
 }

@@ -16,15 +16,15 @@ use crate::{
     lake::{
         dead_letter::{self, Letters},
         ledger::{Recovery, Root},
-        ledger_file::Ledger,
-        reader::{self, FileName, FileReader, LakeReadError, TableFile},
+        ledger_file::{Ledger, Ledgers},
+        reader::{self, FileName, FileReader, TableFile},
     },
-    record::{headers, time},
+    record::time,
 };
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap},
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -240,36 +240,21 @@ impl Cursor {
             body: Body::default(),
             replayed: None,
         };
-        letter.body = Body {
-            payload: stored.payload.map(<[u8]>::to_vec),
-            key: stored.key.map(<[u8]>::to_vec),
-            headers: headers::decode(stored.headers).map_err(|source| DlqError::Headers { id: letter.id(), source })?,
-        };
+        let bytes = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+        letter.body = Body::stored(bytes(stored.payload), bytes(stored.key), stored.headers);
         Ok(Some(letter))
     }
 }
 
 /// What each partition's ledger says. One that cannot be read is told of, and vouches for nothing.
 fn ledgers(table: &LandTable, warnings: &mut Vec<String>) -> Result<HashMap<i32, Recovery>, DlqError> {
-    let mut ledgers = HashMap::new();
-    let listed = |source| LakeReadError::List { path: table.checkpoint_location.clone(), source };
-    let entries = match fs::read_dir(&table.checkpoint_location) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledgers),
-        Err(error) => return Err(listed(error).into()),
-    };
-    for entry in entries {
-        let directory = entry.map_err(listed)?.path();
-        let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let number = name.strip_prefix(&table.topic).and_then(|rest| rest.strip_prefix('-'));
-        let Some(partition) = number.and_then(|number| number.parse().ok()) else { continue };
-        match Ledger::read(&directory) {
-            Ok(Some(ledger)) => drop(ledgers.insert(partition, ledger)),
-            Ok(None) => {}
-            Err(error) => warnings.push(format!("the dead letters of partition {partition} do not count: {error}")),
-        }
-    }
-    Ok(ledgers)
+    let Ledgers { read, unreadable } = Ledger::read_all(&table.checkpoint_location, &table.topic)?;
+    warnings.extend(
+        unreadable
+            .into_iter()
+            .map(|(partition, error)| format!("the dead letters of partition {partition} do not count: {error}")),
+    );
+    Ok(read)
 }
 
 /// Whether the partition's ledger vouches for a file.

@@ -1,6 +1,9 @@
 //! A dead letter, whichever store holds it.
 
-use crate::record::{headers::Headers, time::MICROS_PER_DAY};
+use crate::record::{
+    headers::{self, Headers},
+    time::MICROS_PER_DAY,
+};
 use serde::Serialize;
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -30,6 +33,17 @@ pub struct Body {
     pub payload: Option<Vec<u8>>,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
+    /// Whether they could not be read as they are stored: then none are given.
+    pub headers_damaged: bool,
+}
+
+impl Body {
+    /// `headers` is their stored form.
+    pub fn stored(payload: Option<Vec<u8>>, key: Option<Vec<u8>>, headers: Option<&str>) -> Body {
+        let decoded = headers::decode(headers);
+        let headers_damaged = decoded.is_err();
+        Body { payload, key, headers: decoded.unwrap_or_default(), headers_damaged }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,8 +65,6 @@ pub enum DlqError {
     Several { id: Id, count: usize },
     #[error("dead letter {id} is a tombstone: it has no payload")]
     Tombstone { id: Id },
-    #[error("the stored headers of dead letter {id} are damaged: {source}")]
-    Headers { id: Id, source: crate::record::headers::HeadersError },
     #[error(transparent)]
     Read(#[from] LakeReadError),
     #[error(transparent)]
@@ -241,6 +239,30 @@ impl Progress {
             self.said = Instant::now();
             tracing::info!(read = self.read, done, "{} so far", self.what);
         }
+    }
+}
+
+/// Letters whose headers cannot be read as they are stored: how many, and the first.
+#[derive(Default)]
+struct Damaged {
+    count: u64,
+    first: Option<Id>,
+}
+
+impl Damaged {
+    /// True where the letter is one of them.
+    fn note(&mut self, letter: &Letter) -> bool {
+        if letter.body.headers_damaged {
+            self.count += 1;
+            self.first.get_or_insert_with(|| letter.id());
+        }
+        letter.body.headers_damaged
+    }
+
+    /// `what` says what became of them.
+    fn warning(&self, what: &str) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(format!("the stored headers of {} dead letters are damaged, such as {first}: {what}", self.count))
     }
 }
 

@@ -9,7 +9,7 @@
 //! open and fences one that still lives, and only then reads the records.
 
 use super::{
-    DlqError, Next, Progress, Stores, blocking, escape,
+    Damaged, DlqError, Next, Progress, Stores, blocking, escape,
     filter::Filter,
     letter::{Id, Letter},
     pipelines, replay_topic, rights,
@@ -198,8 +198,12 @@ fn replay_here(config: &Config, options: &Options, filter: &Filter, runtime: &Ha
             false => Sent::read(pipeline, round)?,
         };
         stores.announce(&pipeline.name, filter);
-        let mut run = Replay { pipeline, options, filter, report: &mut report, lines: &mut lines, sent, sender };
+        let damaged = Damaged::default();
+        let mut run =
+            Replay { pipeline, options, filter, report: &mut report, lines: &mut lines, sent, damaged, sender };
         run.stores(&stores, runtime)?;
+        let warning = run.damaged.warning("they were not sent; export them, and send them by other means");
+        run.report.warnings.extend(warning);
         if run.is_enough() {
             break;
         }
@@ -217,6 +221,7 @@ struct Replay<'a> {
     report: &'a mut Report,
     lines: &'a mut BTreeMap<(String, String, String), Line>,
     sent: Sent,
+    damaged: Damaged,
     /// None in a dry run.
     sender: Option<Sender<'a>>,
 }
@@ -262,6 +267,10 @@ impl Replay<'_> {
             bytes: 0,
             already_sent: 0,
         });
+        // What is not as it was cannot be sent as it was.
+        if self.damaged.note(&letter) {
+            return Ok(Next::Continue);
+        }
         if self.sent.is_done(&letter) {
             line.already_sent += 1;
             self.report.already_sent += 1;

@@ -132,7 +132,12 @@ fn text(letter: &Letter) -> String {
     let replayed = letter.replayed.map_or("not known", |replayed| if replayed { "yes" } else { "no" });
     line("replayed", replayed.to_owned());
     line("key", value(letter.body.key.as_deref()));
-    line("headers", if letter.body.headers.is_empty() { "none".to_owned() } else { String::new() });
+    let headers = match (letter.body.headers_damaged, letter.body.headers.is_empty()) {
+        (true, _) => "cannot be read as they are stored",
+        (false, true) => "none",
+        (false, false) => "",
+    };
+    line("headers", headers.to_owned());
     for (name, bytes) in &letter.body.headers {
         line("", format!("{}: {}", escape::bytes(name), value(bytes.as_deref())));
     }
@@ -181,6 +186,7 @@ mod tests {
                 payload: payload.map(<[u8]>::to_vec),
                 key: Some(vec![0xff]),
                 headers: vec![(b"a\x1b".to_vec(), None), (b"a".to_vec(), Some(Vec::new()))],
+                headers_damaged: false,
             },
             replayed: Some(false),
         };

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::failpoint;
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -14,6 +15,13 @@ use std::{
 
 /// Above this the ledger is rewritten as one snapshot record.
 const COMPACT_BYTES: u64 = 1 << 20;
+
+/// What the ledgers of a topic say, by partition.
+#[derive(Default)]
+pub struct Ledgers {
+    pub read: HashMap<i32, Recovery>,
+    pub unreadable: Vec<(i32, LakeError)>,
+}
 
 /// An open ledger. Its owner holds the partition's lock.
 pub struct Ledger {
@@ -70,7 +78,28 @@ impl Ledger {
         }
     }
 
-    /// The same, and durable: after a power cut the ledger says it still.
+    /// The same of every partition of a topic that has one under `checkpoints`, and which could not be read.
+    pub fn read_all(checkpoints: &Path, topic: &str) -> Result<Ledgers, LakeError> {
+        let mut ledgers = Ledgers::default();
+        let entries = match fs::read_dir(checkpoints) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledgers),
+            entries => entries.map_err(LakeError::io("list", checkpoints))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(LakeError::io("list", checkpoints))?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+            let Some(partition) = number.and_then(|number| number.parse().ok()) else { continue };
+            match Ledger::read(&entry.path()) {
+                Ok(Some(ledger)) => drop(ledgers.read.insert(partition, ledger)),
+                Ok(None) => {}
+                Err(error) => ledgers.unreadable.push((partition, error)),
+            }
+        }
+        Ok(ledgers)
+    }
+
+    /// What one ledger says, made durable: after a power cut it says it still.
     pub fn look(directory: &Path) -> Result<Option<Recovery>, LakeError> {
         let Some(recovery) = Ledger::read(directory)? else { return Ok(None) };
         let path = directory.join("ledger");

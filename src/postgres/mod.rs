@@ -229,6 +229,16 @@ fn is_broken_line(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
+/// SQL for a time as microseconds since 1970. PostgreSQL knows times that 64 bits of them do not hold, and endless
+/// ones: of these the end of the range.
+pub fn epoch_us(column: &str) -> String {
+    format!(
+        "CASE WHEN {column} IS NOT NULL THEN least(greatest(extract(epoch FROM {column}) * 1000000, {}), {})::int8 END",
+        i64::MIN,
+        i64::MAX
+    )
+}
+
 /// `name` as a quoted identifier.
 pub fn quote_ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

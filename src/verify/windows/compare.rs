@@ -194,7 +194,7 @@ impl Comparison<'_> {
     /// What is written for every window by itself.
     fn fixed_columns(&self, row: &Row, stored: &Stored, listed: &[i64]) -> Vec<String> {
         let mut wrong = Vec::new();
-        let end_us = stored.start_us + self.spec.size_ms * 1_000;
+        let end_us = stored.start_us.saturating_add(self.spec.size_ms * 1_000);
         if stored.end_us != end_us {
             let (found, right) = (iso(stored.end_us), iso(end_us));
             wrong.push(format!("window_end: table {found}, recomputed {right}"));

@@ -39,7 +39,7 @@ impl<'a> Moments<'a> {
 
     fn faults(&self, moment: &Moment, findings: &mut Findings) -> Vec<String> {
         let mut wrong = Vec::new();
-        let end_us = moment.start_us + self.size_ms * 1_000;
+        let end_us = moment.start_us.saturating_add(self.size_ms * 1_000);
         if moment.end_us != end_us {
             wrong.push(format!("window_end is {}, not {}", iso(moment.end_us), iso(end_us)));
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::model::{Anomaly, Function, Job, Postgres},
-    postgres::{self, quote_ident},
+    postgres::{self, epoch_us, quote_ident},
 };
 use futures_util::TryStreamExt;
 use std::collections::BTreeMap;
@@ -81,11 +81,6 @@ pub struct Tables<'a> {
     rows: String,
 }
 
-/// A time as microseconds since 1970.
-fn us(column: &str) -> String {
-    format!("(extract(epoch FROM {column}) * 1000000)::int8")
-}
-
 /// A parameter in milliseconds since 1970 as a time.
 fn time(parameter: &str) -> String {
     format!("('1970-01-01 00:00:00+00'::timestamptz + {parameter}::int8 * interval '1 millisecond')")
@@ -111,8 +106,8 @@ impl<'a> Tables<'a> {
             "SELECT {key}::text, {start}, {end}, is_final, approximate{columns} FROM {table}
              WHERE window_start >= {from} AND window_start < {until} ORDER BY window_start, 1",
             key = quote_ident(&job.key_column),
-            start = us("window_start"),
-            end = us("window_end"),
+            start = epoch_us("window_start"),
+            end = epoch_us("window_end"),
             table = quote_ident(&job.table),
             from = time("$1"),
             until = time("$2"),
@@ -135,7 +130,7 @@ impl<'a> Tables<'a> {
 
     async fn progress_within(&self) -> Result<Option<Progress>, WindowsError> {
         let id = &self.job.id;
-        let question = format!("SELECT {} FROM analyze_jobs WHERE job = $1", us("watermark"));
+        let question = format!("SELECT {} FROM analyze_jobs WHERE job = $1", epoch_us("watermark"));
         let Some(row) = self.client.query_opt(&question, &[id]).await? else { return Ok(None) };
         let watermark_us: Option<i64> = row.try_get(0)?;
         let mut progress =
@@ -146,7 +141,8 @@ impl<'a> Tables<'a> {
             let (topic_id, next_offset) = (row.try_get(2)?, row.try_get(3)?);
             progress.partitions.push(Partition { topic, number, topic_id, next_offset });
         }
-        let question = format!("SELECT topic, {}, event_count FROM late_events WHERE job = $1", us("window_start"));
+        let question =
+            format!("SELECT topic, {}, event_count FROM late_events WHERE job = $1", epoch_us("window_start"));
         for row in self.client.query(&question, &[id]).await? {
             let topic: &str = row.try_get(0)?;
             let Some(input) = self.job.inputs.iter().position(|input| input.topic == topic) else { continue };
@@ -204,7 +200,7 @@ impl<'a> Tables<'a> {
             "SELECT kafka_offset, error_reason, {}, key, raw_payload FROM dead_letters
              WHERE job = $1 AND topic = $2 AND topic_id = $3 AND kafka_partition = $4
                AND kafka_offset > $5 AND kafka_offset < $6 ORDER BY kafka_offset LIMIT $7",
-            us("error_ts")
+            epoch_us("error_ts")
         );
         let LettersOf { topic, topic_id, partition, until_offset } = of;
         let rows = self
@@ -246,9 +242,9 @@ impl<'a> Tables<'a> {
              FROM moments m LEFT JOIN {table} t ON t.{key} = m.stream_id AND t.window_start = m.window_start
              WHERE m.moment_type = $1 AND m.metric = $2 AND m.window_start >= {from} AND m.window_start < {until}
              ORDER BY m.stream_id, m.window_start, m.moment_id",
-            us("m.window_start"),
-            us("m.window_end"),
-            us("t.window_end"),
+            epoch_us("m.window_start"),
+            epoch_us("m.window_end"),
+            epoch_us("t.window_end"),
             table = quote_ident(&self.job.table),
             key = quote_ident(&self.job.key_column),
             from = time("$3"),

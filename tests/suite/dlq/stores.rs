@@ -4,8 +4,8 @@ use super::scene::{LIMIT, Orders, both, dlq, refused, try_dlq};
 use crate::{
     analyze::scene::dead_letters,
     harness::{
-        Run, Test,
-        kafka::{Message, create_topic},
+        DEADLINE, Run, Test, block_on, eventually,
+        kafka::{Message, create_topic, end_offsets},
         lake,
         run::Exit,
     },
@@ -14,6 +14,11 @@ use crate::{
     readers,
 };
 use base64::Engine;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -457,4 +462,69 @@ fn tenants_are_told_apart() {
     assert!(sent.contains("4 sent in 1 transaction"), "{sent}");
     let sent = dlq(test, &file, "replay", &["--all"]);
     assert!(sent.contains("7 sent in 1 transaction, 4 already sent"), "{sent}");
+}
+
+/// Times that a producer may give a record, and that no calendar, or no 64 bits of microseconds, holds.
+const ODD_TIMES_MS: [i64; 4] = [1_795_833_863_000_000_000, i64::MAX, 253_402_300_800_000, 9_224_318_015_999_999];
+
+#[test]
+fn no_odd_record_stops_a_command() {
+    let orders = Orders::new();
+    let (scene, file) = both(&orders);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &orders.test.brokers).create().expect("an admin client");
+    for topic in [&orders.table.topic, &scene.chat] {
+        let all = i64::MAX.to_string();
+        let settings = AlterConfig::new(ResourceSpecifier::Topic(topic))
+            .set("message.timestamp.after.max.ms", &all)
+            .set("max.message.bytes", "20000000");
+        block_on(admin.alter_configs([&settings], &AdminOptions::new())).expect("altered")[0]
+            .as_ref()
+            .expect("a topic");
+        let writer = Writer::new(&orders.test.brokers, topic);
+        for (n, time_ms) in ODD_TIMES_MS.into_iter().enumerate() {
+            let record = refused(n);
+            // The brokers learn of the settings one after another, and refuse such a time until then.
+            eventually(DEADLINE, "a record of an odd time", || {
+                let is_there = || end_offsets(&orders.test.brokers, topic)[&record.partition] > (n / 3) as i64;
+                if !is_there() {
+                    writer.send_at(&record, time_ms);
+                    writer.flush();
+                }
+                is_there()
+            });
+        }
+    }
+    let mut run = Run::start(&scene.test, &["run", "-c", &file, "--until-caught-up"]);
+    assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
+
+    let json = |command: &str, more: &[&str]| -> Value {
+        let all: Vec<&str> = more.iter().copied().chain(["--format", "json"]).collect();
+        serde_json::from_str(&dlq(&scene.test, &file, command, &all)).expect("JSON")
+    };
+    // The chat's are refused by both stages.
+    assert_eq!(json("list", &[])["count"], 12);
+    dlq(&scene.test, &file, "list", &["--by", "day"]);
+    let place = |n: usize| [refused(n).partition.to_string(), (n / 3).to_string()];
+    for topic in [&orders.table.topic, &scene.chat] {
+        for n in 0..ODD_TIMES_MS.len() {
+            let [partition, offset] = place(n);
+            dlq(&scene.test, &file, "show", &[topic, &partition, &offset]);
+        }
+    }
+    // Headers that somebody has changed.
+    scene.test.db().execute("UPDATE dead_letters SET headers = 'odd' WHERE kafka_partition = 0 AND kafka_offset = 0");
+    let shown = dlq(&scene.test, &file, "show", &[&scene.chat, "0", "0"]);
+    assert!(shown.contains("cannot be read as they are stored"), "{shown}");
+    for name in ["letters.ndjson", "letters.parquet"] {
+        let report = json("export", &["--to", &scene.test.path(name).display().to_string()]);
+        assert_eq!(report["letters"], 12, "{report}");
+        assert!(report["warnings"][0].as_str().is_some_and(|text| text.contains("damaged")), "{report}");
+    }
+    let target = orders.target("again", 1);
+    let report = json("replay", &["--to", &target, "--all"]);
+    assert_eq!((&report["sent"], report["warnings"].as_array().map(Vec::len)), (&json!(8), Some(1)), "{report}");
+
+    let mut verify = Run::start(&scene.test, &["verify", "-c", &file, "--format", "json"]);
+    assert_eq!(verify.wait(LIMIT), Exit::Code(0), "{}\n{}", verify.stdout(), verify.stderr());
 }
