@@ -2,8 +2,8 @@
 //! retention of their own.
 //!
 //! A dropped date stays dropped: its offsets lie before the ledger's, so that no landing reads them again. How
-//! many rows were dropped, and before which date, is noted beside the ledgers; `verify` takes so many rows of
-//! such dates for expired and not for lost, and no more. A row that arrives late for a dropped date lands as
+//! many rows of which date were dropped, and up to which offsets, is noted beside the ledgers; `verify` takes so many
+//! rows of a date for expired and not for lost, and no more. A row that arrives late for a dropped date lands as
 //! any other, and goes with the next expire.
 
 use super::{KeepError, Left, expire_tables, failed, failed_lines, is_before, kept_from, land_tables, left_lines};
@@ -16,12 +16,12 @@ use crate::{
         LakeError,
         ledger::Root,
         merge,
-        upkeep::{Place, Tally, Upkeep},
+        upkeep::{Place, Tally, Upkeep, Went},
     },
 };
 use clap::{ArgGroup, Args};
 use serde::Serialize;
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 /// What the command line says. Days are counted back from today (UTC), which always stays.
 #[derive(Debug, Clone, Default, Args)]
@@ -158,13 +158,16 @@ fn plan(upkeep: &Upkeep, options: &Options) -> Result<Vec<Work>, LakeError> {
             let path = upkeep.place().root(root).join(format!("date={date}"));
             let topic = upkeep.place().topic.clone();
             let mut line = Date { topic, path, files: files.len() as u64, rows: 0, bytes: 0 };
-            let mut names = Vec::with_capacity(files.len());
+            let (mut names, mut went) = (Vec::with_capacity(files.len()), Went::default());
             for file in files {
-                line.rows += merge::footer(&file.path)?.rows;
+                let rows = merge::footer(&file.path)?.rows;
+                line.rows += rows;
+                went.add(&file.name, rows);
                 line.bytes += std::fs::metadata(&file.path).map_err(LakeError::io("look at", &file.path))?.len();
                 names.extend(file.path.file_name().map(|name| name.to_string_lossy().into_owned()));
             }
-            let tally = Tally { before: Some(kept_from.clone()), rows: line.rows };
+            let dates = BTreeMap::from([(date.clone(), went)]);
+            let tally = Tally { before: Some(kept_from.clone()), rows: line.rows, dates };
             all.push(Work { root, date, names, tally, line });
         }
     }

@@ -30,7 +30,7 @@ use super::{
     LakeError, directory,
     ledger::{Recovery, Root},
     ledger_file::Ledger,
-    reader::{self, TableFile},
+    reader::{self, FileName, TableFile},
 };
 use crate::{config::model::LandTable, failpoint};
 use serde::{Deserialize, Serialize};
@@ -97,12 +97,41 @@ pub struct Tally {
     /// Dates before this one, `YYYY-MM-DD`; none where nothing was.
     pub before: Option<String>,
     pub rows: u64,
+    /// The same rows by their date. What a program dropped that did not note this is in the sum alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dates: BTreeMap<String, Went>,
+}
+
+/// What went of one date.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Went {
+    pub rows: u64,
+    /// By partition: the generation and the last offset of the newest file that went. What lies beyond came later.
+    pub to: BTreeMap<i32, (u32, i64)>,
+}
+
+impl Went {
+    /// Counts a file of so many rows.
+    pub fn add(&mut self, file: &FileName, rows: u64) {
+        self.rows += rows;
+        self.reach(file.partition, (file.generation, file.last_offset));
+    }
+
+    fn reach(&mut self, partition: i32, to: (u32, i64)) {
+        let reached = self.to.entry(partition).or_insert(to);
+        *reached = to.max(*reached);
+    }
 }
 
 impl Tally {
     fn add(&mut self, other: &Tally) {
         self.before = self.before.take().max(other.before.clone());
         self.rows += other.rows;
+        for (date, went) in &other.dates {
+            let sum = self.dates.entry(date.clone()).or_default();
+            sum.rows += went.rows;
+            went.to.iter().for_each(|(partition, to)| sum.reach(*partition, *to));
+        }
     }
 }
 
@@ -499,7 +528,7 @@ mod tests {
         let swap = state.open.clone().unwrap();
         assert_eq!((swap.root, swap.date.as_str()), (Root::Table, "2025-01-15"));
         assert_eq!((swap.new, swap.old), (vec!["ab".to_owned()], vec!["a".to_owned(), "b".to_owned()]));
-        let tally = |before: &str, rows| Tally { before: Some(before.to_owned()), rows };
+        let tally = |before: &str, rows| Tally { before: Some(before.to_owned()), rows, ..Tally::default() };
         let expected = Dropped { table: tally("2024-12-01", 70_000), dead_letters: tally("2024-11-01", 3) };
         assert_eq!(state.dropped, expected);
         assert_eq!(serde_json::to_string(&state).unwrap(), stored.trim_end());
@@ -530,14 +559,18 @@ mod tests {
     #[test]
     fn what_is_dropped_is_remembered_and_an_empty_date_goes() {
         let scene = scene();
-        let tally = |before: &str, rows| Tally { before: Some(before.into()), rows };
+        let tally = |before: &str, rows, last: i64| {
+            let mut went = Went::default();
+            went.add(&FileName::parse(&format!("part-t-0-0-{last}-0.parquet")).unwrap(), rows);
+            Tally { before: Some(before.into()), rows, dates: BTreeMap::from([("2025-01-15".to_owned(), went)]) }
+        };
         let mut upkeep = Upkeep::open(scene.place.clone()).unwrap();
-        upkeep.replace(Root::Table, "2025-01-15", &[], &Scene::old(), Some(tally("2025-02-01", 7))).unwrap();
+        upkeep.replace(Root::Table, "2025-01-15", &[], &Scene::old(), Some(tally("2025-02-01", 7, 19))).unwrap();
         assert_eq!(scene.names(), ["other"]);
         let rest = ["other".to_owned()];
-        upkeep.replace(Root::Table, "2025-01-15", &[], &rest, Some(tally("2025-01-20", 1))).unwrap();
+        upkeep.replace(Root::Table, "2025-01-15", &[], &rest, Some(tally("2025-01-20", 1, 9))).unwrap();
         assert!(!scene.place.table.join("date=2025-01-15").exists());
-        assert_eq!(dropped(&scene.place).unwrap().table, tally("2025-02-01", 8));
+        assert_eq!(dropped(&scene.place).unwrap().table, tally("2025-02-01", 8, 19));
     }
 
     #[test]

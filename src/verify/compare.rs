@@ -65,6 +65,19 @@ pub enum Trouble {
         record: RecordAt,
         row: RowAt,
     },
+    /// A row of a record that was to be refused.
+    LandedBad {
+        record: RecordAt,
+        row: RowAt,
+    },
+    /// A dead letter of a record that was to land, or to be refused for another reason.
+    RefusedUnfounded {
+        row: RowAt,
+    },
+    /// The row stands under another date than its own, and the topic no longer holds its record.
+    WrongDate {
+        row: RowAt,
+    },
     /// No longer in the topic, and not in the lake.
     NotInLake {
         watermark: Option<i64>,
@@ -84,6 +97,9 @@ impl Trouble {
             Trouble::CapturedWrong { .. }
             | Trouble::WrongMessageKey { .. }
             | Trouble::LandedWrong { .. }
+            | Trouble::LandedBad { .. }
+            | Trouble::RefusedUnfounded { .. }
+            | Trouble::WrongDate { .. }
             | Trouble::LandedElsewhere { .. } => Class::Differing,
             Trouble::ChangedSinceRecord { .. } | Trouble::ChangedSinceLanded { .. } => Class::ChangedInPlace,
         }
@@ -108,8 +124,8 @@ pub struct Outcome {
     pub pending: u64,
     /// Older than what the topic still holds, so that this comparison cannot judge them.
     pub expired: u64,
-    /// Of a date that was dropped from the lake, and not in it.
-    pub dropped: u64,
+    /// Of a date that was dropped from the lake, and not in it, by allowance.
+    pub dropped: HashMap<u32, u64>,
     /// Refused by capture, by the index of the reason.
     pub refused: HashMap<u128, u64>,
     pub findings: Vec<Finding>,
@@ -175,8 +191,14 @@ fn row_at(entry: &Entry<'_>) -> RowAt {
 pub struct SourcePolicy {
     /// Watermarks from here on may not have been polled yet.
     pub young_from_us: i64,
-    /// The topic no longer holds all it was given.
-    pub trimmed: bool,
+    /// The topic may have dropped records of watermarks up to this one; none where it has dropped none.
+    pub dropped_to_us: Option<i64>,
+}
+
+impl SourcePolicy {
+    fn may_be_dropped(&self, watermark: Option<i64>) -> bool {
+        self.dropped_to_us.is_some_and(|to| watermark.is_none_or(|watermark| watermark <= to))
+    }
 }
 
 /// Source against topic: the present version of every row must be among the records of its key,
@@ -227,7 +249,7 @@ fn judge_source_row(
         (None, None) => match refused.last() {
             Some(refused) => *outcome.refused.entry(refused.identity).or_default() += 1,
             None if row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us) => outcome.pending += 1,
-            None if policy.trimmed => outcome.expired += 1,
+            None if policy.may_be_dropped(row.watermark) => outcome.expired += 1,
             None => outcome.add(key, Trouble::NotCaptured { watermark: row.watermark }),
         },
     }
@@ -257,6 +279,10 @@ fn judge_repetitions(key: &[u8], source: &[Entry<'_>], versions: &mut [Entry<'_>
 pub struct Span {
     pub first: i64,
     pub last: i64,
+    /// Whether the file is one that the landing has written, as far as its ledger and its footer tell.
+    pub is_vouched: bool,
+    /// Whether its rows hold their record's place: equal ones are then one row twice, whatever the topic holds.
+    pub says_places: bool,
 }
 
 /// The state of one partition when the topic's ends were taken.
@@ -264,7 +290,8 @@ pub struct Span {
 pub struct PartitionState {
     pub first: i64,
     pub end: i64,
-    /// Greatest offset that any file of the partition names; none when nothing has landed.
+    /// Last offset below which all has landed, by the ledger; without one the greatest that any file of the
+    /// partition names; none when nothing has landed.
     pub landed_to: Option<i64>,
 }
 
@@ -273,20 +300,21 @@ pub struct LakePolicy {
     /// By file index, of data files and files of dead letters.
     pub spans: Vec<Span>,
     pub partitions: HashMap<i32, PartitionState>,
-    /// By partition, greatest offset that had landed, where dates were dropped since.
-    pub dropped_to: HashMap<i32, i64>,
     pub young_from_us: i64,
 }
 
 impl LakePolicy {
     fn span(&self, row: &Entry<'_>) -> Span {
-        self.spans.get(row.file as usize).copied().unwrap_or(Span { first: 0, last: i64::MAX })
+        self.spans.get(row.file as usize).copied().unwrap_or(Span {
+            first: 0,
+            last: i64::MAX,
+            is_vouched: true,
+            says_places: false,
+        })
     }
 
     fn is_pending(&self, record: &Entry<'_>) -> bool {
-        let listed = self.partitions.get(&record.partition).and_then(|partition| partition.landed_to);
-        let dropped = self.dropped_to.get(&record.partition).copied().filter(|_| record.fault == Fault::Dropped);
-        let landed_to = listed.max(dropped);
+        let landed_to = self.partitions.get(&record.partition).and_then(|partition| partition.landed_to);
         landed_to.is_none_or(|landed_to| record.position as i64 > landed_to)
     }
 
@@ -295,7 +323,9 @@ impl LakePolicy {
         let (span, Some(partition)) = (self.span(row), self.partitions.get(&row.partition)) else {
             return Outside::No;
         };
-        if span.first < partition.first {
+        if !span.is_vouched {
+            Outside::No
+        } else if span.first < partition.first {
             Outside::Expired
         } else if span.last >= partition.end {
             Outside::Newer
@@ -358,7 +388,16 @@ fn match_equal<'a>(
                 record_runs.next();
             }
             (_, rows) => {
-                stray.extend(rows.into_iter().flat_map(|rows| rows.iter().copied()));
+                let mut has_one = false;
+                for row in rows.into_iter().flat_map(|rows| rows.iter()) {
+                    let says_place = policy.span(row).says_places;
+                    if says_place && has_one {
+                        outcome.add(key, Trouble::LandedWithoutRecord { row: row_at(row) });
+                    } else {
+                        stray.push(*row);
+                    }
+                    has_one |= says_place;
+                }
                 row_runs.next();
             }
         }
@@ -389,6 +428,12 @@ fn match_run<'a>(
         } else if offset > span.last {
             extra.extend(row_queue.next());
         } else {
+            if record.fault == Fault::Refusable {
+                outcome.add(key, Trouble::LandedBad { record: record_at(record), row: row_at(row) });
+            }
+            if row.fault == Fault::Unfounded {
+                outcome.add(key, Trouble::RefusedUnfounded { row: row_at(row) });
+            }
             record_queue.next();
             row_queue.next();
         }
@@ -401,6 +446,9 @@ fn match_run<'a>(
     }
     for row in extra {
         match policy.is_outside(row) {
+            Outside::Expired if policy.span(row).says_places => {
+                outcome.add(key, Trouble::LandedTwice { record: record_at(&records[0]), again: row_at(row) });
+            }
             Outside::No => {
                 outcome.add(key, Trouble::LandedTwice { record: record_at(&records[0]), again: row_at(row) });
             }
@@ -421,6 +469,13 @@ fn judge_remainder(
     stray.retain(|row| {
         match policy.is_outside(row) {
             Outside::No => return true,
+            // What is wrong with it by itself is wrong without its record, too.
+            Outside::Expired if row.fault == Fault::WrongDate => {
+                outcome.add(key, Trouble::WrongDate { row: row_at(row) });
+            }
+            Outside::Expired if row.fault == Fault::Unfounded => {
+                outcome.add(key, Trouble::RefusedUnfounded { row: row_at(row) });
+            }
             Outside::Expired => outcome.expired += 1,
             Outside::Newer => outcome.pending += 1,
         }
@@ -431,7 +486,7 @@ fn judge_remainder(
         let record_at = record_at(&record);
         match stray.next() {
             Some(row) => outcome.add(key, Trouble::LandedWrong { record: record_at, row: row_at(&row) }),
-            None if record.fault == Fault::Dropped => outcome.dropped += 1,
+            None if record.file > 0 => *outcome.dropped.entry(record.file).or_default() += 1,
             None => outcome.add(key, Trouble::NotLanded { record: record_at }),
         }
     }
@@ -461,7 +516,7 @@ fn judge_expired_source(
         }
         match landed.iter().find(same_watermark) {
             Some(landed) => outcome.add(key, Trouble::ChangedSinceLanded { row: row_at(landed) }),
-            None if row.fault == Fault::Dropped => outcome.dropped += 1,
+            None if row.file > 0 => *outcome.dropped.entry(row.file).or_default() += 1,
             None => outcome.add(key, Trouble::NotInLake { watermark: row.watermark }),
         }
     }
@@ -471,7 +526,7 @@ fn judge_expired_source(
 mod tests {
     use super::*;
 
-    const POLICY: SourcePolicy = SourcePolicy { young_from_us: 1000, trimmed: false };
+    const POLICY: SourcePolicy = SourcePolicy { young_from_us: 1000, dropped_to_us: None };
 
     fn source(key: &'static str, row: u128, watermark: i64, transaction: u64) -> Entry<'static> {
         Entry {
@@ -503,11 +558,14 @@ mod tests {
         outcome
     }
 
+    fn span(first: i64, last: i64) -> Span {
+        Span { first, last, is_vouched: true, says_places: false }
+    }
+
     fn in_lake(entries: &[Entry<'static>]) -> Outcome {
         let policy = LakePolicy {
-            spans: vec![Span { first: 0, last: 9 }, Span { first: 10, last: 19 }, Span { first: 90, last: 120 }],
+            spans: vec![span(0, 9), span(10, 19), span(90, 120), Span { is_vouched: false, ..span(130, 140) }],
             partitions: HashMap::from([(0, PartitionState { first: 0, end: 100, landed_to: Some(50) })]),
-            dropped_to: HashMap::from([(0, 60)]),
             young_from_us: 1000,
         };
         let mut outcome = Outcome::new(10);
@@ -544,8 +602,9 @@ mod tests {
         assert_eq!(lost.findings[0].trouble, Trouble::NotCaptured { watermark: Some(5) });
         assert_eq!(counts(&captured(&[source("1", 7, 5, 3), record("1", 6, 4, 2, 0)], &POLICY))[0], 1);
         assert_eq!(counts(&captured(&[source("1", 7, 1000, 3)], &POLICY)), [0, 0, 0, 0, 1, 0]);
-        let trimmed = SourcePolicy { trimmed: true, ..POLICY };
+        let trimmed = SourcePolicy { dropped_to_us: Some(5), ..POLICY };
         assert_eq!(counts(&captured(&[source("1", 7, 5, 3)], &trimmed)), [0, 0, 0, 0, 0, 1]);
+        assert_eq!(counts(&captured(&[source("1", 7, 6, 3)], &trimmed)), [1, 0, 0, 0, 0, 0], "younger than what went");
         let refused = Entry { side: Side::Refused, key: b"1", identity: 4, ..Entry::default() };
         let outcome = captured(&[source("1", 7, 5, 3), refused], &POLICY);
         assert_eq!((counts(&outcome), outcome.refused), ([0; 6], HashMap::from([(4, 1)])));
@@ -619,16 +678,34 @@ mod tests {
 
     #[test]
     fn a_record_of_a_dropped_date_is_not_lost() {
-        let dropped = |offset| Entry { fault: Fault::Dropped, ..record("1", 7, 1, 0, offset) };
-        for (offset, expected) in [(5, (1, 0)), (60, (1, 0)), (61, (0, 1))] {
+        let dropped = |offset| Entry { file: 3, ..record("1", 7, 1, 0, offset) };
+        for (offset, expected) in [(5, (Some(&1), 0)), (51, (None, 1))] {
             let outcome = in_lake(&[dropped(offset)]);
-            assert_eq!((outcome.dropped, outcome.pending), expected);
+            assert_eq!((outcome.dropped.get(&3), outcome.pending), expected);
             assert_eq!(outcome.lost, 0);
         }
-        assert_eq!(in_lake(&[dropped(5), landed("1", 7, 0)]).dropped, 0, "it landed late");
+        assert!(in_lake(&[dropped(5), landed("1", 7, 0)]).dropped.is_empty(), "it landed late");
         let wrong = in_lake(&[dropped(5), landed("1", 8, 0)]);
-        assert_eq!((wrong.dropped, wrong.differing), (0, 1));
+        assert_eq!((wrong.dropped.len(), wrong.differing), (0, 1));
         assert_eq!(in_lake(&[record("1", 7, 1, 0, 51)]).pending, 1);
+    }
+
+    #[test]
+    fn a_file_that_no_ledger_knows_is_not_on_its_way() {
+        let copied = landed("1", 7, 3);
+        assert_eq!(counts(&in_lake(&[record("1", 7, 1, 0, 3), landed("1", 7, 0), copied])), [0, 1, 0, 0, 0, 0]);
+        assert_eq!(counts(&in_lake(&[copied])), [0, 1, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_row_and_a_dead_letter_are_judged_by_their_record() {
+        let bad = Entry { fault: Fault::Refusable, ..record("1", 7, 1, 0, 3) };
+        assert_eq!(counts(&in_lake(&[bad, landed("1", 7, 0)])), [0, 0, 1, 0, 0, 0]);
+        assert_eq!(counts(&in_lake(&[bad])), [1, 0, 0, 0, 0, 0]);
+        let letter = Entry { fault: Fault::Unfounded, ..landed("1", 7, 0) };
+        let outcome = in_lake(&[record("1", 7, 1, 0, 3), letter]);
+        assert_eq!(counts(&outcome), [0, 0, 1, 0, 0, 0]);
+        assert_eq!(outcome.findings[0].trouble, Trouble::RefusedUnfounded { row: RowAt { file: 0, row: 0 } });
     }
 
     #[test]
@@ -644,9 +721,8 @@ mod tests {
     #[test]
     fn rows_that_left_the_topic_are_looked_for_in_the_lake() {
         let policy = LakePolicy {
-            spans: vec![Span { first: 0, last: 9 }],
+            spans: vec![span(0, 9)],
             partitions: HashMap::from([(0, PartitionState { first: 5, end: 100, landed_to: Some(99) })]),
-            dropped_to: HashMap::new(),
             young_from_us: 1000,
         };
         let judge = |entries: &[Entry<'static>]| {
@@ -659,6 +735,17 @@ mod tests {
         assert_eq!(judge(&[source("1", 8, 2, 3), landed("1", 7, 0)]), [1, 0, 0, 0, 0, 1]);
         assert_eq!(judge(&[source("1", 8, 2, 3)]), [1, 0, 0, 0, 0, 0]);
         assert_eq!(judge(&[source("1", 8, 1000, 3)]), [0, 0, 0, 0, 0, 0]);
+        let misfiled = Entry { fault: Fault::WrongDate, ..landed("1", 9, 0) };
+        assert_eq!(judge(&[source("1", 7, 1, 3), landed("1", 7, 0), misfiled]), [0, 0, 1, 0, 0, 1]);
+        let twice = [landed("1", 7, 0), Entry { position: 1, ..landed("1", 7, 0) }];
+        assert_eq!(judge(&[source("1", 7, 1, 3), twice[0], twice[1]]), [0, 0, 0, 0, 0, 2], "rows may be equal");
+        let mut policy = LakePolicy { partitions: policy.partitions.clone(), ..LakePolicy::default() };
+        policy.spans.push(Span { says_places: true, ..span(0, 9) });
+        for entries in [&[twice[0], twice[1]][..], &[twice[0], twice[1], record("1", 7, 1, 0, 7)]] {
+            let mut outcome = Outcome::new(10);
+            compare_landed(&mut entries.to_vec(), &policy, &mut outcome);
+            assert_eq!(outcome.duplicated, 1, "{entries:?}");
+        }
         let dead = Entry { side: Side::DeadLetter, ..landed("1", 7, 1) };
         assert_eq!(judge(&[source("1", 7, 1, 3), dead]), [0, 0, 0, 0, 0, 0]);
         assert_eq!(judge(&[source("1", 8, 2, 3), dead]), [1, 0, 0, 0, 0, 0]);

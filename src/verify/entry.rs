@@ -41,7 +41,8 @@ pub struct Entry<'a> {
     pub partition: i32,
     /// Topic: the offset. Landed: the row's number in its file.
     pub position: u64,
-    /// Landed: index of the file.
+    /// Landed: index of the file. Source, topic: by which allowance of what was dropped from the lake the row may be
+    /// missing there; 0 is none.
     pub file: u32,
     pub fault: Fault,
 }
@@ -56,8 +57,10 @@ pub enum Fault {
     OlderShape,
     /// The row stands under another date than its own.
     WrongDate,
-    /// Source, topic: of a date that was dropped from the lake.
-    Dropped,
+    /// Topic: a record that no row should be.
+    Refusable,
+    /// Landed: a dead letter whose record is good, or bad for other reasons than the letter's.
+    Unfounded,
 }
 
 impl Default for Entry<'_> {
@@ -125,7 +128,8 @@ pub fn decode(mut bytes: &[u8]) -> Option<Vec<Entry<'_>>> {
                 1 => Fault::MessageKey,
                 2 => Fault::OlderShape,
                 3 => Fault::WrongDate,
-                _ => Fault::Dropped,
+                4 => Fault::Refusable,
+                _ => Fault::Unfounded,
             },
             row: u128::from_le_bytes(take(&mut bytes)?),
             watermark: Some(i64::from_le_bytes(take(&mut bytes)?)).filter(|_| present & 1 != 0),

@@ -90,6 +90,23 @@ impl Explainer<'_> {
             Trouble::LandedElsewhere { record, row } => {
                 (self.row_place(row), format!("is {}, which the offsets in the file's name do not hold", place(record)))
             }
+            Trouble::LandedBad { record, row } => (
+                self.row_place(row),
+                format!(
+                    "{} does not fit the configuration and the columns, and should be a dead letter",
+                    place(record)
+                ),
+            ),
+            Trouble::RefusedUnfounded { row } => (
+                self.row_place(row),
+                "the dead letter gives a reason that its record does not: it should be a row, or say why not"
+                    .to_owned(),
+            ),
+            Trouble::WrongDate { row } => {
+                let date = |(lake, plan)| read_row(lake, plan, row).and_then(|(_, day)| day);
+                let date = self.lake.and_then(date).unwrap_or_else(|| "none".to_owned());
+                (self.row_place(row), format!("its date is {date}, and its directory's another"))
+            }
             Trouble::ChangedSinceLanded { row } => {
                 (self.row_place(row), "the row was changed without moving its watermark".to_owned())
             }

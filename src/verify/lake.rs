@@ -1,35 +1,34 @@
 //! What has landed: the files of a table and of its dead letters, and their rows.
 
 use super::{
-    canon::Kind,
-    compare::{LakePolicy, PartitionState, Span},
+    compare::{Class, LakePolicy, PartitionState, Span},
     entry::{self, Entry, Fault, Side, Spill, SpillError},
-    lake_plan::{LakePlan, Rows, UnknownType},
+    expired::Expired,
+    judge::{Judge, Refused},
+    lake_plan::{KAFKA_OFFSET, LakePlan, Rows, UnknownType},
     progress::Progress,
+    report::Difference,
     row::{RowBytes, place_key},
-    source_plan,
     topic::fields_of,
+    vouched::Vouched,
 };
 use crate::{
     config::model::LandTable,
     kafka::reader::Extent,
     lake::{
-        ledger::Recovery,
-        ledger_file::Ledger,
         reader::{self, FileReader, LakeReadError, TableFile},
-        upkeep::{self, Dropped, Tally},
+        upkeep,
     },
 };
 use arrow_array::{
-    Array, RecordBatch,
+    Array, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
     cast::AsArray,
     types::{Int32Type, Int64Type},
 };
 use arrow_schema::SchemaRef;
 use roaring::RoaringTreemap;
-use serde_json::{Map, Value};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -43,8 +42,6 @@ pub enum LakeError {
     Upkeep(#[from] crate::lake::LakeError),
     #[error("{}: {source}", .path.display())]
     Type { path: PathBuf, source: UnknownType },
-    #[error("{} is not a file of dead letters: it has no column {column} of its type; move it away", .path.display())]
-    DeadLetters { path: PathBuf, column: &'static str },
 }
 
 /// The files of one topic's table and of its dead letters, as they are listed now.
@@ -56,117 +53,125 @@ pub struct Lake {
     pub schemas: Vec<SchemaRef>,
     pub expected_rows: u64,
     pub warnings: Vec<String>,
+    /// Files that are wrong as a whole.
+    pub misfits: Vec<Misfit>,
     /// Greatest generation by partition: older files are of offsets that have begun anew since.
     generations: HashMap<i32, u32>,
+    vouched: Vouched,
+    /// By file: whether the ledger and the file's own footer say that it is one of this landing.
+    is_vouched: Vec<bool>,
     pub expired: Expired,
 }
 
-/// What `expire` dropped, by its own note: nothing else tells a row that went from one that never came.
-#[derive(Debug, Clone, Default)]
-pub struct Expired {
-    dropped: Dropped,
-    date_column: String,
-    /// Up to which offset each partition had landed.
-    landed_to: HashMap<i32, i64>,
+/// A file that readers of the table would take for a part of it, and that is none.
+#[derive(Debug)]
+pub struct Misfit {
+    pub class: Class,
+    /// Its rows, or 1 where it cannot be read.
+    pub count: u64,
+    pub difference: Difference,
 }
 
-impl Expired {
-    fn of(land: &LandTable) -> Result<Expired, LakeError> {
-        let place = upkeep::Place::of(land);
-        let dropped = upkeep::dropped(&place)?;
-        let mut expired = Expired { dropped, date_column: land.date_column.clone(), ..Expired::default() };
-        if expired.rows() > 0 {
-            let partitions = std::fs::read_dir(&land.checkpoint_location).into_iter().flatten().flatten();
-            for entry in partitions {
-                let name = entry.file_name();
-                let name = name.to_str().and_then(|name| name.strip_prefix(&land.topic)?.strip_prefix('-'));
-                let Some(partition) = name.and_then(|partition| partition.parse().ok()) else { continue };
-                if let Ok(Some(Recovery { progress: Some(progress), .. })) = Ledger::read(&entry.path()) {
-                    expired.landed_to.insert(partition, progress.next - 1);
-                }
-            }
-        }
-        Ok(expired)
+impl Misfit {
+    fn new(class: Class, count: u64, path: &Path, what: String) -> Misfit {
+        let difference = Difference { key: "(a file)".to_owned(), place: path.display().to_string(), what };
+        Misfit { class, count, difference }
     }
 
-    /// Most rows and dead letters that may be missing for this reason.
-    pub fn rows(&self) -> u64 {
-        self.dropped.table.rows + self.dropped.dead_letters.rows
+    fn unreadable(path: &Path, error: &LakeReadError) -> Misfit {
+        Misfit::new(Class::Differing, 1, path, format!("readers of the table stop at it: {error}"))
     }
+}
 
-    fn is_dropped(tally: &Tally, day: Option<&str>) -> bool {
-        matches!((day, &tally.before), (Some(day), Some(before)) if day < before.as_str())
-    }
-
-    /// Whether a row of this day may be gone.
-    pub fn holds_row(&self, day: Option<&str>) -> bool {
-        Expired::is_dropped(&self.dropped.table, day)
-    }
-
-    /// Whether the row or the dead letter of a record may be gone. `day` is that of its row, where the
-    /// lake still has a file that tells the type of the date column.
-    pub fn holds_record(
-        &self,
-        day: Option<&str>,
-        fields: Option<&Map<String, Value>>,
-        timestamp_ms: Option<i64>,
-    ) -> bool {
-        if self.rows() == 0 {
-            return false;
-        }
-        let said = || {
-            let value = fields?.get(&self.date_column)?;
-            [Kind::Timestamp(None), Kind::Date].iter().find_map(|kind| {
-                let mut canonical = Vec::new();
-                super::canon::from_json(kind, value, &mut canonical);
-                source_plan::day_of(kind, &canonical)
-            })
-        };
-        let letter_day = timestamp_ms.and_then(|ms| super::clock::day_name(ms.saturating_mul(1_000)));
-        self.holds_row(day.map(str::to_owned).or_else(said).as_deref())
-            || Expired::is_dropped(&self.dropped.dead_letters, letter_day.as_deref())
-    }
+/// Whether an error is of the file's content; otherwise trying again may help.
+fn is_of_content(error: &LakeReadError) -> bool {
+    matches!(error, LakeReadError::Parquet { .. } | LakeReadError::DeadLetters { .. })
 }
 
 impl Lake {
-    /// `neighbours` are topics whose files may stand beside those of this table.
-    pub fn list(land: &LandTable, neighbours: &BTreeSet<String>) -> Result<Lake, LakeError> {
-        let mut warnings = Vec::new();
-        let mut files = Vec::new();
-        let mut data_files = 0;
+    /// `neighbours` are the landed tables of the pipeline, some of which may stand in the same directories;
+    /// `topic_id` is the id of the topic that is compared.
+    pub fn list(land: &LandTable, neighbours: &[LandTable], topic_id: &str) -> Result<Lake, LakeError> {
+        let mut vouched = Vouched::begin(land, topic_id)?;
+        let mut warnings = std::mem::take(&mut vouched.warnings);
+        let (mut misfits, mut listed) = (Vec::new(), Vec::new());
         for root in [&land.path, &land.dead_letter_path] {
             let listing = reader::list(root)?;
             let (ours, others): (Vec<_>, Vec<_>) =
                 listing.files.into_iter().partition(|file| file.name.topic == land.topic);
             warn_of_overlaps(&ours, &mut warnings);
-            let unknown =
-                others.into_iter().filter(|file| !neighbours.contains(&file.name.topic)).map(|file| file.path);
+            let is_neighbour = |file: &TableFile| {
+                let shares = |table: &&LandTable| table.path == *root || table.dead_letter_path == *root;
+                neighbours.iter().filter(shares).any(|table| table.topic == file.name.topic)
+            };
+            let unknown = others.into_iter().filter(|file| !is_neighbour(file)).map(|file| file.path);
             // Dead letters may stand below their table.
             let foreign = listing.foreign.into_iter().filter(|path| !is_or_holds(path, &land.dead_letter_path));
-            warn_of_foreign(root, foreign.chain(unknown).collect(), &mut warnings);
-            files.extend(ours);
-            if data_files == 0 && std::ptr::eq(root, &land.path) {
-                data_files = files.len();
-            }
+            let (tables, foreign): (Vec<PathBuf>, Vec<PathBuf>) =
+                foreign.chain(unknown).partition(|path| is_parquet(path));
+            misfits.extend(tables.iter().map(|path| foreign_table(path)).collect::<Result<Vec<_>, _>>()?);
+            warn_of_foreign(root, foreign, &mut warnings);
+            listed.push(ours);
         }
-        let mut schemas: Vec<SchemaRef> = Vec::with_capacity(data_files);
-        let mut expected_rows = 0;
-        for file in &files[..data_files] {
-            let opened = FileReader::open(&file.path, Some(&[]))?;
-            expected_rows += opened.rows();
+        vouched.end(land)?;
+        let dead_letters = listed.pop().unwrap_or_default();
+        let data = listed.pop().unwrap_or_default();
+        let mut lake = Lake {
+            files: Vec::with_capacity(data.len() + dead_letters.len()),
+            data_files: 0,
+            schemas: Vec::with_capacity(data.len()),
+            expected_rows: 0,
+            warnings,
+            misfits,
+            generations: HashMap::new(),
+            vouched,
+            is_vouched: Vec::new(),
+            expired: Expired::default(),
+        };
+        for file in data {
+            let Some(opened) = lake.add(file)? else { continue };
+            lake.expected_rows += opened.rows();
             // A table has few schemas and many files.
-            let known = schemas.iter().rev().take(4).find(|schema| *schema == opened.schema()).cloned();
-            schemas.push(known.unwrap_or_else(|| opened.schema().clone()));
+            let known = lake.schemas.iter().rev().take(4).find(|schema| *schema == opened.schema()).cloned();
+            lake.schemas.push(known.unwrap_or_else(|| opened.schema().clone()));
         }
-        let mut generations: HashMap<i32, u32> = HashMap::new();
-        for file in &files {
-            let greatest = generations.entry(file.name.partition).or_default();
+        lake.data_files = lake.files.len();
+        for file in dead_letters {
+            lake.add(file)?;
+        }
+        for file in &lake.files {
+            let greatest = lake.generations.entry(file.name.partition).or_default();
             *greatest = file.name.generation.max(*greatest);
         }
         // Read last: what was dropped before the listing has been noted by now.
-        let expired = Expired::of(land)?;
-        let lake = Lake { files, data_files, schemas, expected_rows, warnings, generations, expired };
+        let dropped = upkeep::dropped(&upkeep::Place::of(land))?;
+        lake.expired = Expired::new(&dropped, &land.date_column, lake.generations.clone());
         Ok(lake)
+    }
+
+    /// Takes a file of the landing, and gives it opened; one that cannot be read is a misfit.
+    fn add(&mut self, file: TableFile) -> Result<Option<FileReader>, LakeError> {
+        let opened = match FileReader::open(&file.path, Some(&[])) {
+            Err(error) if is_of_content(&error) => {
+                self.misfits.push(Misfit::unreadable(&file.path, &error));
+                return Ok(None);
+            }
+            opened => opened?,
+        };
+        let beyond = self.vouched.lies_beyond(&file.name);
+        if let Some(next) = beyond {
+            self.warnings.push(format!(
+                "{} holds offsets that its ledger (at offset {next}) does not vouch for",
+                file.path.display()
+            ));
+        }
+        let is_named_right = is_named_right(&file, &opened);
+        if !is_named_right {
+            self.warnings.push(format!("{} says other offsets in its footer than in its name", file.path.display()));
+        }
+        self.is_vouched.push(beyond.is_none() && is_named_right);
+        self.files.push(file);
+        Ok(Some(opened))
     }
 
     fn is_retired(&self, file: &TableFile) -> bool {
@@ -177,7 +182,8 @@ impl Lake {
         file as usize >= self.data_files
     }
 
-    pub fn policy(&self, extents: &[Extent], young_from_us: i64) -> LakePolicy {
+    /// `has_offset` where rows may hold their record's place.
+    pub fn policy(&self, extents: &[Extent], young_from_us: i64, has_offset: bool) -> LakePolicy {
         let mut partitions: HashMap<i32, PartitionState> = extents
             .iter()
             .map(|extent| (extent.partition, PartitionState { first: extent.first, end: extent.end, landed_to: None }))
@@ -187,15 +193,21 @@ impl Lake {
                 partition.landed_to = partition.landed_to.max(Some(file.name.last_offset));
             }
         }
-        let span = |file: &TableFile| {
+        for (partition, state) in &mut partitions {
+            state.landed_to = self.vouched.landed_to(*partition).or(state.landed_to);
+        }
+        let span = |(index, file): (usize, &TableFile)| {
+            let is_vouched = self.is_vouched[index];
+            let is_letters = self.is_dead_letter(index as u32);
+            let says_places = is_letters || (has_offset && self.schemas[index].index_of(KAFKA_OFFSET).is_ok());
             if self.is_retired(file) {
                 // Before any offset that the topic can hold now.
-                return Span { first: -1, last: -1 };
+                return Span { first: -1, last: -1, is_vouched, says_places: false };
             }
-            Span { first: file.name.first_offset, last: file.name.last_offset }
+            Span { first: file.name.first_offset, last: file.name.last_offset, is_vouched, says_places }
         };
-        let dropped_to = self.expired.landed_to.clone();
-        LakePolicy { spans: self.files.iter().map(span).collect(), partitions, dropped_to, young_from_us }
+        let spans = self.files.iter().enumerate().map(span).collect();
+        LakePolicy { spans, partitions, young_from_us }
     }
 
     pub fn plan(
@@ -219,13 +231,19 @@ impl Lake {
     }
 
     /// Writes an entry for every row of the table.
-    pub fn read_rows(&self, plan: &LakePlan, spill: &mut Spill, progress: &mut Progress) -> Result<u64, LakeError> {
+    pub fn read_rows(&mut self, plan: &LakePlan, spill: &mut Spill, progress: &mut Progress) -> Result<u64, LakeError> {
         progress.begin("lake", self.expected_rows);
         let (mut bytes, mut key, mut count) = (RowBytes::default(), Vec::new(), 0);
         for (index, file) in self.files[..self.data_files].iter().enumerate() {
             let mut position = 0;
             for batch in FileReader::open(&file.path, None)? {
-                let batch = batch?;
+                let batch = match batch {
+                    Err(error) if is_of_content(&error) => {
+                        self.misfits.push(Misfit::unreadable(&file.path, &error));
+                        break;
+                    }
+                    batch => batch?,
+                };
                 let rows = Rows::new(plan, &batch);
                 for row in 0..batch.num_rows() {
                     key.clear();
@@ -256,8 +274,9 @@ impl Lake {
     /// Writes an entry for every dead letter of the topic, and gives which records they are. With
     /// `vouching`, another for the row that it holds.
     pub fn read_dead_letters(
-        &self,
-        topic: &str,
+        &mut self,
+        judge: &Judge<'_>,
+        columns: &ColumnsByOffset,
         vouching: Option<&LakePlan>,
         spill: &mut Spill,
     ) -> Result<DeadLetters, LakeError> {
@@ -266,28 +285,45 @@ impl Lake {
         for (index, file) in self.files.iter().enumerate().skip(self.data_files) {
             let mut position = 0;
             for batch in FileReader::open(&file.path, Some(&DEAD_LETTER_COLUMNS))? {
-                let batch = batch?;
-                let columns = DeadLetterColumns::new(&batch, &file.path)?;
-                for row in 0..batch.num_rows() {
-                    let place = (columns.partition.value(row), columns.offset.value(row));
-                    let is_ours = columns.topic.value(row) == topic;
+                let read = batch.and_then(|batch| Ok((Stored::new(&batch, &file.path)?, batch.num_rows())));
+                let (stored, rows) = match read {
+                    Err(error) if is_of_content(&error) => {
+                        self.misfits.push(Misfit::unreadable(&file.path, &error));
+                        break;
+                    }
+                    read => read?,
+                };
+                for row in 0..rows {
+                    let place = (stored.partition.value(row), stored.offset.value(row));
+                    let is_ours = stored.topic.value(row) == file.name.topic;
                     if is_ours {
+                        let fields = fields_of(stored.payload(row));
+                        let reason = stored.reason.value(row);
+                        let refused = Refused {
+                            reason,
+                            detail: stored.detail.value(row),
+                            payload: stored.payload(row),
+                            fields: fields.as_ref(),
+                        };
+                        let mask = if self.is_retired(file) { ALL } else { columns.mask(place.0, place.1) };
+                        let is_founded = judge.may_be_refused(&refused, mask);
                         if !self.is_retired(file) && place.1 >= 0 {
                             letters.offsets.entry(place.0).or_default().insert(place.1 as u64);
                         }
-                        *letters.reasons.entry(columns.reason.value(row).to_owned()).or_default() += 1;
+                        *letters.reasons.entry(reason.to_owned()).or_default() += 1;
                         spill.write(&Entry {
                             side: Side::Landed,
                             key: &place_key(place.0, place.1),
-                            row: record_hash(columns.key(row), columns.payload(row)),
+                            row: record_hash(stored.key(row), stored.payload(row)),
                             partition: place.0,
                             position,
                             file: index as u32,
+                            fault: if is_founded { Fault::None } else { Fault::Unfounded },
                             ..Entry::default()
                         })?;
-                        if let (Some(plan), Some(fields)) = (vouching, fields_of(columns.payload(row))) {
+                        if let (Some(plan), Some(fields)) = (vouching, &fields) {
                             key.clear();
-                            let said = plan.of_record(&fields, place, ALL, &mut bytes, &mut key);
+                            let said = plan.of_record(fields, place, ALL, &mut bytes, &mut key);
                             spill.write(&Entry {
                                 side: Side::DeadLetter,
                                 key: &key,
@@ -330,44 +366,47 @@ impl DeadLetters {
     }
 }
 
-const DEAD_LETTER_COLUMNS: [&str; 6] =
-    ["raw_payload", "topic", "error_reason", "kafka_partition", "kafka_offset", "key"];
+const DEAD_LETTER_COLUMNS: [&str; 7] =
+    ["raw_payload", "topic", "error_reason", "error_detail", "kafka_partition", "kafka_offset", "key"];
 
-struct DeadLetterColumns<'b> {
-    payload: &'b arrow_array::BinaryArray,
-    key: &'b arrow_array::BinaryArray,
-    topic: &'b arrow_array::StringArray,
-    reason: &'b arrow_array::StringArray,
-    partition: &'b arrow_array::Int32Array,
-    offset: &'b arrow_array::Int64Array,
+/// A batch of dead letters.
+struct Stored {
+    payload: BinaryArray,
+    key: BinaryArray,
+    topic: StringArray,
+    reason: StringArray,
+    detail: StringArray,
+    partition: Int32Array,
+    offset: Int64Array,
 }
 
-impl<'b> DeadLetterColumns<'b> {
-    fn new(batch: &'b RecordBatch, path: &Path) -> Result<Self, LakeError> {
-        fn find<'b, T>(
-            batch: &'b RecordBatch,
+impl Stored {
+    fn new(batch: &RecordBatch, path: &Path) -> Result<Stored, LakeReadError> {
+        fn find<T: Clone>(
+            batch: &RecordBatch,
             path: &Path,
             column: &'static str,
-            cast: impl Fn(&'b dyn Array) -> Option<&'b T>,
-        ) -> Result<&'b T, LakeError> {
-            let missing = || LakeError::DeadLetters { path: path.to_owned(), column };
-            batch.column_by_name(column).and_then(|values| cast(values.as_ref())).ok_or_else(missing)
+            cast: impl Fn(&dyn Array) -> Option<&T>,
+        ) -> Result<T, LakeReadError> {
+            let missing = || LakeReadError::missing(path, column);
+            batch.column_by_name(column).and_then(|values| cast(values.as_ref()).cloned()).ok_or_else(missing)
         }
-        Ok(DeadLetterColumns {
+        Ok(Stored {
             payload: find(batch, path, "raw_payload", |values| values.as_binary_opt())?,
             key: find(batch, path, "key", |values| values.as_binary_opt())?,
             topic: find(batch, path, "topic", |values| values.as_string_opt())?,
             reason: find(batch, path, "error_reason", |values| values.as_string_opt())?,
+            detail: find(batch, path, "error_detail", |values| values.as_string_opt())?,
             partition: find(batch, path, "kafka_partition", |values| values.as_primitive_opt::<Int32Type>())?,
             offset: find(batch, path, "kafka_offset", |values| values.as_primitive_opt::<Int64Type>())?,
         })
     }
 
-    fn payload(&self, row: usize) -> Option<&'b [u8]> {
+    fn payload(&self, row: usize) -> Option<&[u8]> {
         self.payload.is_valid(row).then(|| self.payload.value(row))
     }
 
-    fn key(&self, row: usize) -> Option<&'b [u8]> {
+    fn key(&self, row: usize) -> Option<&[u8]> {
         self.key.is_valid(row).then(|| self.key.value(row))
     }
 }
@@ -449,6 +488,35 @@ impl ColumnsByOffset {
 
 fn is_or_holds(path: &Path, inner: &Path) -> bool {
     inner.starts_with(path)
+}
+
+fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) && path.is_file()
+}
+
+/// A Parquet file of somebody else.
+fn foreign_table(path: &Path) -> Result<Misfit, LakeReadError> {
+    match FileReader::open(path, Some(&[])) {
+        Err(error) if is_of_content(&error) => Ok(Misfit::unreadable(path, &error)),
+        opened => {
+            let rows = opened?.rows();
+            let what = format!(
+                "readers take its {rows} rows for rows of the table, and no landing of the table has written it: move it away"
+            );
+            Ok(Misfit::new(Class::Duplicated, rows.max(1), path, what))
+        }
+    }
+}
+
+/// Whether the offsets in a file's footer are those of its name; older files and those of others say none.
+fn is_named_right(file: &TableFile, opened: &FileReader) -> bool {
+    let metadata = opened.schema().metadata();
+    let is = |key: &str, expected: i64| {
+        metadata.get(key).and_then(|text| text.parse::<i64>().ok()).is_none_or(|found| found == expected)
+    };
+    is("headwater.partition", file.name.partition.into())
+        && is("headwater.first_offset", file.name.first_offset)
+        && is("headwater.last_offset", file.name.last_offset)
 }
 
 const MOST_NAMES: usize = 3;

@@ -2,6 +2,7 @@
 
 use super::{
     canon::{self, Kind},
+    judge::Shape,
     row::{RowBytes, Tag, place_key, push_key_cell},
     source_plan::{self, watermark_us},
 };
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 pub struct Column {
     pub name: String,
     pub kind: Kind,
+    pub shape: Shape,
     tag: Tag,
 }
 
@@ -28,7 +30,7 @@ pub struct LakePlan {
     watermark: Option<usize>,
     overflow: Option<usize>,
     /// Whether rows hold their record's place.
-    has_offset: bool,
+    pub has_offset: bool,
 }
 
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub struct UnknownType {
 
 const PROCESSING_TIME: &str = "_processing_time";
 const KAFKA_PARTITION: &str = "_kafka_partition";
-const KAFKA_OFFSET: &str = "_kafka_offset";
+pub const KAFKA_OFFSET: &str = "_kafka_offset";
 
 /// A row or record made comparable.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl LakePlan {
         watermark: Option<&str>,
         catalogue: &HashMap<String, Kind>,
     ) -> Result<LakePlan, UnknownType> {
-        let mut found: BTreeMap<&str, Kind> = BTreeMap::new();
+        let mut found: BTreeMap<&str, (Kind, Shape)> = BTreeMap::new();
         let mut has_offset = false;
         for field in schemas.iter().flat_map(|schema| schema.fields()) {
             let name = field.name().as_str();
@@ -101,10 +103,19 @@ impl LakePlan {
                 kind_of(field.data_type(), catalogue.get(name), !catalogue.is_empty())
             };
             let unknown = || UnknownType { column: name.to_owned(), data_type: field.data_type().to_string() };
-            found.insert(name, kind.ok_or_else(unknown)?);
+            let shape = match found.get(name) {
+                Some((_, known)) if *known != Shape::of(field.data_type()) => Shape::Other,
+                _ => Shape::of(field.data_type()),
+            };
+            found.insert(name, (kind.ok_or_else(unknown)?, shape));
         }
-        let columns: Vec<Column> =
-            found.into_iter().map(|(name, kind)| Column { name: name.to_owned(), kind, tag: Tag::of(name) }).collect();
+        let column = |(name, (kind, shape)): (&str, (Kind, Shape))| Column {
+            name: name.to_owned(),
+            kind,
+            shape,
+            tag: Tag::of(name),
+        };
+        let columns: Vec<Column> = found.into_iter().map(column).collect();
         let position = |name: &str| columns.iter().position(|column| column.name == name);
         let key = key.iter().map(|name| position(name)).collect::<Option<Vec<_>>>().unwrap_or_default();
         Ok(LakePlan {

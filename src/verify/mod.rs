@@ -1,9 +1,10 @@
-//! Compares source table, topic and lake, without a look at the pipeline's own state: no
-//! checkpoint, no ledger, no decoder of capture or land is used here. The windows of analyze are
-//! compared with a recomputation from their topics ([`windows`]).
+//! Compares source table, topic and lake, without trust in the pipeline's own state: no checkpoint, no decoder of
+//! capture or land is used here. The windows of analyze are compared with a recomputation from their topics
+//! ([`windows`]).
 //!
-//! With one exception: what `expire` dropped is known only by its own note. Rows that are missing
-//! of the dates that it names are expired, but no more of them than it says to have dropped.
+//! A ledger is believed only where it speaks against the pipeline ([`vouched`]): what lies below its offset is not on
+//! its way any more, and a file beyond it is nobody's. And what `expire` dropped is known only by its own note
+//! ([`expired`]): so many rows of a date as it names may be missing, and no more.
 //!
 //! **Source against topic, to the row version.** The present version of every row is among the
 //! records of its key. A row that is not there is lost, unless a record of its key has the same
@@ -14,7 +15,9 @@
 //!
 //! **Topic against lake, to the byte.** Every record is one row of the lake, equal in every column
 //! and filed under its own date, or one dead letter with the record's exact key and payload; never
-//! both, never twice. Every row and dead letter is a record.
+//! both, never twice. Every row and dead letter is a record. Which of both a record is to be is judged anew
+//! ([`judge`]), as far as that is sure. Readers take every Parquet file of the directory for a part of the table: one
+//! that no landing of the table has written, or that cannot be read, is a difference, too.
 //!
 //! Where the topic has dropped old records, the lake vouches for source rows instead.
 //!
@@ -30,7 +33,9 @@ pub mod canon;
 pub mod clock;
 pub mod compare;
 pub mod entry;
+mod expired;
 mod explain;
+pub mod judge;
 mod lake;
 pub mod lake_plan;
 mod progress;
@@ -40,12 +45,17 @@ mod source;
 pub mod source_plan;
 mod topic;
 mod unit;
+mod vouched;
 pub mod windows;
 
 pub use report::{Difference, Report, TableReport};
+pub use topic::fields_of;
 
-use crate::{config::model::Pipeline, kafka::reader::ReadError};
-use std::{collections::BTreeSet, path::PathBuf};
+use crate::{
+    config::model::Pipeline,
+    kafka::{reader::ReadError, topic::TopicError},
+};
+use std::path::PathBuf;
 use unit::Unit;
 
 #[derive(Debug, Clone)]
@@ -91,6 +101,8 @@ pub enum VerifyError {
     #[error("{0}")]
     Topic(#[from] ReadError),
     #[error("{0}")]
+    TopicId(#[from] TopicError),
+    #[error("{0}")]
     Lake(#[from] lake::LakeError),
     #[error("{0}")]
     Spill(#[from] entry::SpillError),
@@ -105,6 +117,7 @@ impl VerifyError {
     pub fn is_unavailable(&self) -> bool {
         match self {
             VerifyError::Topic(error) => error.is_unavailable(),
+            VerifyError::TopicId(error) => error.is_unavailable(),
             VerifyError::Source(source::SourceError::Postgres(error)) => error.is_unavailable(),
             VerifyError::Windows(error) => error.is_unavailable(),
             _ => false,
@@ -140,14 +153,13 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Verify
 /// Each captured table with the landing of its topic, then the landings of other topics.
 fn units(pipeline: &Pipeline) -> Vec<Unit> {
     let lands = pipeline.land.as_ref().map_or(&[][..], |land| &land.tables);
-    let topics: BTreeSet<String> = lands.iter().map(|land| land.topic.clone()).collect();
     let unit = |topic: &str| Unit {
         topic: topic.to_owned(),
         kafka: pipeline.kafka.clone(),
         postgres: pipeline.postgres.clone(),
         capture: None,
         land: lands.iter().find(|land| land.topic == topic).cloned(),
-        neighbours: topics.clone(),
+        neighbours: lands.to_vec(),
     };
     let mut units: Vec<Unit> = Vec::new();
     if let Some(capture) = &pipeline.capture {

@@ -1,6 +1,8 @@
 //! What verify found, for programs and for people.
 
 use super::{
+    compare::Class,
+    lake::Misfit,
     progress::grouped,
     windows::report::{JobCounts, JobReport},
 };
@@ -34,6 +36,29 @@ pub struct TableReport {
     pub changed_in_place: Vec<Difference>,
     pub warnings: Vec<String>,
     pub seconds: f64,
+}
+
+impl TableReport {
+    /// The count and the list of a class.
+    pub fn class(&mut self, class: Class) -> (&mut u64, &mut Vec<Difference>) {
+        match class {
+            Class::Lost => (&mut self.counts.lost_count, &mut self.lost),
+            Class::Duplicated => (&mut self.counts.duplicated_count, &mut self.duplicated),
+            Class::Differing => (&mut self.counts.differing_count, &mut self.differing),
+            Class::ChangedInPlace => (&mut self.counts.changed_in_place_count, &mut self.changed_in_place),
+        }
+    }
+
+    /// Adds files that are wrong as a whole.
+    pub fn misfits(&mut self, misfits: Vec<Misfit>, list_limit: usize) {
+        for misfit in misfits {
+            let (count, list) = self.class(misfit.class);
+            *count += misfit.count;
+            if list.len() < list_limit {
+                list.push(misfit.difference);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

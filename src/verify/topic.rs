@@ -2,7 +2,9 @@
 
 use super::{
     entry::{self, Entry, Fault, Side, Spill, SpillError},
-    lake::{ColumnsByOffset, DeadLetters, Expired, record_hash},
+    expired::{At, Expired},
+    judge::Judge,
+    lake::{ColumnsByOffset, DeadLetters, record_hash},
     lake_plan::LakePlan,
     row::{RowBytes, place_key},
     source_plan::SourcePlan,
@@ -26,6 +28,7 @@ pub struct AgainstLake<'a> {
     pub columns: &'a ColumnsByOffset,
     pub dead_letters: &'a DeadLetters,
     pub expired: &'a Expired,
+    pub judge: &'a Judge<'a>,
     pub spill: &'a mut Spill,
 }
 
@@ -40,6 +43,9 @@ pub struct TopicCounts {
 #[derive(Default)]
 pub struct TopicPass {
     pub counts: TopicCounts,
+    /// By partition, the timestamp of the first record that it still holds, milliseconds since 1970; of a record
+    /// without one the greatest there is.
+    pub first_ms: HashMap<i32, i64>,
     bytes: RowBytes,
     key: Vec<u8>,
 }
@@ -60,6 +66,7 @@ impl TopicPass {
         lake: Option<&mut AgainstLake<'_>>,
     ) -> Result<(), SpillError> {
         self.counts.records += 1;
+        self.first_ms.entry(record.partition()).or_insert_with(|| record.timestamp_ms().unwrap_or(i64::MAX));
         let fields = fields_of(record.payload());
         let mut is_version = fields.is_some();
         if let Some(source) = source {
@@ -117,17 +124,15 @@ impl TopicPass {
         let (partition, offset) = (record.partition(), record.offset());
         let common = Entry { side: Side::Topic, partition, position: offset as u64, ..Entry::default() };
         let by_place = place_key(partition, offset);
-        let fault = |day: Option<&str>, fields| {
-            let is_dropped = lake.expired.holds_record(day, fields, record.timestamp_ms());
-            if is_dropped { Fault::Dropped } else { Fault::None }
-        };
+        let at = At { partition, offset, timestamp_ms: record.timestamp_ms() };
         if lake.dead_letters.holds(partition, offset) {
             let row = record_hash(record.key(), record.payload());
             return lake.spill.write(&Entry { key: &by_place, row, ..common });
         }
         // What is no object can only be a dead letter, and there is none: no row will match it.
         let Some(fields) = fields else {
-            return lake.spill.write(&Entry { key: &by_place, fault: fault(None, None), ..common });
+            let file = lake.expired.of_record(None, None, at);
+            return lake.spill.write(&Entry { key: &by_place, file, ..common });
         };
         self.key.clear();
         let mask = lake.columns.mask(partition, offset);
@@ -138,7 +143,8 @@ impl TopicPass {
             row: landed.row,
             identity: landed.content,
             watermark: landed.watermark,
-            fault: fault(lake.plan.day(&self.bytes).as_deref(), Some(fields)),
+            file: lake.expired.of_record(lake.plan.day(&self.bytes).as_deref(), Some(fields), at),
+            fault: if lake.judge.is_bad(fields, mask) { Fault::Refusable } else { Fault::None },
             ..common
         })
     }

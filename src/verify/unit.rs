@@ -8,11 +8,13 @@ use super::{
     Options, VerifyError,
     canon::Kind,
     compare::{Class, Outcome, SourcePolicy, compare_captured, compare_landed},
-    entry::{Entry, Fault, Side, Spill},
+    entry::{Entry, Side, Spill},
+    expired::Expired,
     explain::Explainer,
+    judge::Judge,
     lake::Lake,
     progress::Progress,
-    report::{Counts, Difference, TableReport},
+    report::{Difference, TableReport},
     row::RowBytes,
     source::{Source, SourceError},
     source_plan::{kind_of, young_from_us},
@@ -21,13 +23,13 @@ use super::{
 use crate::{
     clock::now_us,
     config::model::{Capture, CaptureTable, Kafka, LandSchema, LandTable, Postgres},
-    kafka::reader::{Extent, Next, ReadError, Reader},
+    kafka::{
+        reader::{Extent, Next, ReadError, Reader},
+        topic,
+    },
     postgres::{self, catalogue},
 };
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 use tokio::runtime::Handle;
 
 /// What shares a topic: a captured table, a landing, or both.
@@ -38,8 +40,8 @@ pub struct Unit {
     pub postgres: Option<Postgres>,
     pub capture: Option<(Capture, CaptureTable)>,
     pub land: Option<LandTable>,
-    /// Topics whose files may stand in the same directories.
-    pub neighbours: BTreeSet<String>,
+    /// The landed tables of the pipeline, whose files may stand in the same directories.
+    pub neighbours: Vec<LandTable>,
 }
 
 /// What the catalogue says of the lake's columns, and which of them identify a row.
@@ -80,13 +82,14 @@ impl Unit {
         let expected = source.as_ref().map_or(0, |source| source.estimated_rows);
         let mut captured = source.as_ref().map(|_| Spill::new(&directory, expected + records)).transpose()?;
         let mut landed = land.map(|_| Spill::new(&directory, 2 * records)).transpose()?;
-        let policy = self.source_policy(source.as_ref(), &before);
+        let is_trimmed = before.iter().any(|extent| extent.first > 0);
+        let topic_id = topic::find(&self.kafka, &self.topic)?.id.to_string();
 
         if let (Some(source), Some(captured)) = (&source, &mut captured) {
             // Only where the topic has dropped records can the lake have to vouch for source rows.
             let against_lake = match (land, &mut landed) {
-                (Some(land), Some(landed)) if policy.trimmed => {
-                    let lake = Lake::list(land, &self.neighbours)?;
+                (Some(land), Some(landed)) if is_trimmed => {
+                    let lake = Lake::list(land, &self.neighbours, &topic_id)?;
                     Some((self.plan_of(&lake, land, &known)?, lake.expired, landed))
                 }
                 _ => None,
@@ -96,30 +99,34 @@ impl Unit {
             report.table = Some(source.plan.name.clone());
         }
         let extents = self.extents()?;
-        let lake = land.map(|land| Lake::list(land, &self.neighbours)).transpose()?;
+        let mut lake = land.map(|land| Lake::list(land, &self.neighbours, &topic_id)).transpose()?;
         let plan = match (&lake, land) {
             (Some(lake), Some(land)) => Some(self.plan_of(lake, land, &known)?),
             _ => None,
         };
         let columns = lake.as_ref().zip(plan.as_ref()).map(|(lake, plan)| lake.columns_by_offset(plan));
+        let judge = plan.as_ref().zip(land).map(|(plan, land)| Judge::new(plan, land));
         let mut dead_letters = super::lake::DeadLetters::default();
-        if let (Some(lake), Some(plan), Some(landed)) = (&lake, &plan, &mut landed) {
-            let vouching = Some(plan).filter(|_| policy.trimmed && source.is_some());
-            dead_letters = lake.read_dead_letters(&self.topic, vouching, landed)?;
+        if let (Some(lake), Some(plan), Some(columns), Some(judge), Some(landed)) =
+            (&mut lake, &plan, &columns, &judge, &mut landed)
+        {
+            let vouching = Some(plan).filter(|_| is_trimmed && source.is_some());
+            dead_letters = lake.read_dead_letters(judge, columns, vouching, landed)?;
             report.counts.dead_letters = dead_letters.reasons.clone();
             report.counts.lake_rows = lake.read_rows(plan, landed, &mut progress)?;
-            report.warnings.extend(lake.warnings.iter().cloned());
+            report.warnings.append(&mut lake.warnings);
+            report.misfits(std::mem::take(&mut lake.misfits), options.list_limit);
             report.lake_compared = true;
             report.path = land.map(|land| land.path.clone());
         }
 
         let mut against_source =
             source.as_ref().zip(captured.as_mut()).map(|(source, spill)| AgainstSource { plan: &source.plan, spill });
-        let never = super::lake::Expired::default();
-        let mut against_lake = match (&plan, &columns, landed.as_mut()) {
-            (Some(plan), Some(columns), Some(spill)) => {
+        let never = Expired::default();
+        let mut against_lake = match (&plan, &columns, &judge, landed.as_mut()) {
+            (Some(plan), Some(columns), Some(judge), Some(spill)) => {
                 let expired = lake.as_ref().map_or(&never, |lake| &lake.expired);
-                Some(AgainstLake { plan, columns, dead_letters: &dead_letters, expired, spill })
+                Some(AgainstLake { plan, columns, dead_letters: &dead_letters, expired, judge, spill })
             }
             _ => None,
         };
@@ -129,7 +136,8 @@ impl Unit {
         report.counts.unknown_fields = pass.counts.unknown_fields;
 
         let refusals =
-            self.read_refusals(source.as_ref(), captured.as_mut(), landed.as_mut().filter(|_| policy.trimmed))?;
+            self.read_refusals(source.as_ref(), captured.as_mut(), landed.as_mut().filter(|_| is_trimmed))?;
+        let policy = self.source_policy(source.as_ref(), &extents, &pass, report.lake_compared);
 
         progress.begin("comparing", 0);
         let explainer = Explainer {
@@ -155,18 +163,17 @@ impl Unit {
             take(&outcome, &mut report, options, |finding| explainer.captured(finding));
         }
         if let (Some(landed), Some(lake)) = (landed, &lake) {
-            let policy = lake.policy(&extents, policy.young_from_us);
+            let policy = lake.policy(&extents, policy.young_from_us, plan.as_ref().is_some_and(|plan| plan.has_offset));
             let mut outcome = Outcome::new(options.list_limit);
             landed.for_each_bucket(&mut |entries| compare_landed(entries, &policy, &mut outcome))?;
-            let expired = outcome.dropped.min(lake.expired.rows());
-            let excess = outcome.dropped - expired;
-            if excess > 0 {
+            let excused = lake.expired.excuse(&outcome.dropped);
+            outcome.expired += excused.expired;
+            for (name, excess) in excused.excess {
                 report.warnings.push(format!(
-                    "{excess} more rows of expired dates are missing than expire has dropped: they are counted as lost"
+                    "{excess} more {name} are missing than expire has dropped: they are counted as lost"
                 ));
+                outcome.lost += excess;
             }
-            outcome.expired += expired;
-            outcome.lost += excess;
             take(&outcome, &mut report, options, |finding| explainer.landed(finding));
         }
         report.seconds = begun.elapsed().as_secs_f64();
@@ -177,14 +184,32 @@ impl Unit {
         Reader::open(&self.kafka, &self.topic)?.extents()
     }
 
-    fn source_policy(&self, source: Option<&Source>, extents: &[Extent]) -> SourcePolicy {
+    fn source_policy(
+        &self,
+        source: Option<&Source>,
+        extents: &[Extent],
+        pass: &TopicPass,
+        vouches_lake: bool,
+    ) -> SourcePolicy {
         let window_ms = self.capture.as_ref().map_or(0, |(capture, _)| capture.slack_ms + capture.poll_interval_ms);
         let now_us = now_us();
         let snapshot_us = source.map_or(now_us, |source| source.snapshot_us);
         let is_date = source.is_some_and(|source| source.plan.watermark_is_date());
+        // What was published before the first record that a partition still holds was written before it.
+        let trimmed = extents
+            .iter()
+            .filter(|extent| extent.first > 0)
+            .map(|extent| pass.first_ms.get(&extent.partition).copied().unwrap_or(i64::MAX));
         SourcePolicy {
             young_from_us: young_from_us(snapshot_us, window_ms, is_date),
-            trimmed: extents.iter().any(|extent| extent.first > 0),
+            dropped_to_us: if vouches_lake {
+                // The lake is asked for all that is not in the topic.
+                trimmed.max().map(|_| i64::MAX)
+            } else {
+                trimmed
+                    .max()
+                    .map(|ms| ms.saturating_mul(1_000).saturating_add((window_ms as i64).saturating_mul(1_000)))
+            },
         }
     }
 
@@ -287,7 +312,7 @@ impl Unit {
 async fn read_source(
     source: &Source,
     captured: &mut Spill,
-    mut against_lake: Option<(super::lake_plan::LakePlan, super::lake::Expired, &mut Spill)>,
+    mut against_lake: Option<(super::lake_plan::LakePlan, Expired, &mut Spill)>,
     progress: &mut Progress,
 ) -> Result<u64, VerifyError> {
     progress.begin("source", source.estimated_rows);
@@ -311,9 +336,7 @@ async fn read_source(
             let mut lake_key = Vec::new();
             let landed = plan.of_text(|name| cells.get(*positions.get(name)?)?.as_deref(), &mut bytes, &mut lake_key);
             (entry.key, entry.row, entry.identity) = (&lake_key, landed.row, landed.content);
-            if expired.holds_row(plan.day(&bytes).as_deref()) {
-                entry.fault = Fault::Dropped;
-            }
+            entry.file = expired.of_row(plan.day(&bytes).as_deref());
             spill.write(&entry)?;
             Ok::<(), VerifyError>(())
         })
@@ -329,32 +352,18 @@ fn take(
     options: &Options,
     explain: impl Fn(&super::compare::Finding) -> Difference,
 ) {
-    let Counts {
-        lost_count,
-        duplicated_count,
-        differing_count,
-        changed_in_place_count,
-        pending_count,
-        expired_count,
-        ..
-    } = &mut report.counts;
-    for (sum, count) in [
-        (lost_count, outcome.lost),
-        (duplicated_count, outcome.duplicated),
-        (differing_count, outcome.differing),
-        (changed_in_place_count, outcome.changed_in_place),
-        (pending_count, outcome.pending),
-        (expired_count, outcome.expired),
+    for (class, count) in [
+        (Class::Lost, outcome.lost),
+        (Class::Duplicated, outcome.duplicated),
+        (Class::Differing, outcome.differing),
+        (Class::ChangedInPlace, outcome.changed_in_place),
     ] {
-        *sum += count;
+        *report.class(class).0 += count;
     }
+    report.counts.pending_count += outcome.pending;
+    report.counts.expired_count += outcome.expired;
     for finding in &outcome.findings {
-        let list = match finding.trouble.class() {
-            Class::Lost => &mut report.lost,
-            Class::Duplicated => &mut report.duplicated,
-            Class::Differing => &mut report.differing,
-            Class::ChangedInPlace => &mut report.changed_in_place,
-        };
+        let (_, list) = report.class(finding.trouble.class());
         if list.len() < options.list_limit {
             list.push(explain(finding));
         }

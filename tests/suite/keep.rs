@@ -2,6 +2,6 @@
 //! agreeing at the end.
 
 mod backup;
-mod lake;
+pub mod lake;
 mod replays;
 mod tables;

@@ -53,5 +53,6 @@ mod tables;
 mod types;
 mod unread;
 mod verify;
+mod verify_mutants;
 mod verify_windows;
 mod workload;

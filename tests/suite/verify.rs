@@ -26,10 +26,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A pipeline of orders with one topic partition: 120 rows of three old days, landed
 /// first, and 120 of today.
-struct Shop {
-    test: Test,
-    file: PathBuf,
-    topic: String,
+pub struct Shop {
+    pub test: Test,
+    pub file: PathBuf,
+    pub topic: String,
     db: Db,
 }
 
@@ -68,7 +68,7 @@ impl Shop {
         Shop { test, file, topic, db }
     }
 
-    fn with_orders() -> Shop {
+    pub fn with_orders() -> Shop {
         let shop = Shop::open();
         shop.insert("timestamp '2025-01-15 12:00' + (i % 3) * interval '1 day'");
         shop.run();
@@ -149,13 +149,13 @@ impl Shop {
 }
 
 /// The first and last offset of a file's name.
-fn offsets(file: &Path) -> (i64, i64) {
+pub fn offsets(file: &Path) -> (i64, i64) {
     let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
     let name = headwater::lake::reader::FileName::parse(name).expect("a data file");
     (name.first_offset, name.last_offset)
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("the tree") {
         let entry = entry.expect("an entry").path();
@@ -175,14 +175,14 @@ fn only_file(directory: &Path) -> PathBuf {
     files.swap_remove(0)
 }
 
-fn renamed(file: &Path, from: &str, to: &str) -> PathBuf {
+pub fn renamed(file: &Path, from: &str, to: &str) -> PathBuf {
     let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
     assert!(name.contains(from), "{name} holds no {from}");
     file.with_file_name(name.replacen(from, to, 1))
 }
 
 /// Replaces the rows of a file.
-fn rewrite(file: &Path, change: impl FnOnce(&RecordBatch) -> RecordBatch) {
+pub fn rewrite(file: &Path, change: impl FnOnce(&RecordBatch) -> RecordBatch) {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(file).expect("the file")).expect("a Parquet file");
     let batches: Vec<RecordBatch> = reader.build().expect("rows").map(|batch| batch.expect("a batch")).collect();
     let rows = arrow_select::concat::concat_batches(&batches[0].schema(), &batches).expect("one batch");
@@ -193,7 +193,7 @@ fn rewrite(file: &Path, change: impl FnOnce(&RecordBatch) -> RecordBatch) {
     writer.close().expect("closed");
 }
 
-fn with_column(rows: &RecordBatch, name: &str, change: impl FnOnce(&ArrayRef) -> ArrayRef) -> RecordBatch {
+pub fn with_column(rows: &RecordBatch, name: &str, change: impl FnOnce(&ArrayRef) -> ArrayRef) -> RecordBatch {
     let mut columns = rows.columns().to_vec();
     let index = rows.schema().index_of(name).expect("the column");
     columns[index] = change(&columns[index]);
@@ -289,8 +289,14 @@ fn damage_to_the_lake_is_found_whatever_it_is() {
         let day = only_file(&shop.test.path("lake/date=2025-01-16"));
         fs::copy(day, shop.test.path("lake/part-other-0-0-9-0.parquet")).expect("copied");
     });
-    assert_eq!(found(&report), [0; 5], "{report}");
-    assert!(report.ok && report.tables[0].warnings[0].contains("2 entries that no landing of this pipeline writes"));
+    assert_eq!(found(&report), [0, 39, 1, 0, 0], "{report}");
+    assert!(report.tables[0].duplicated[0].place.ends_with("lake/part-other-0-0-9-0.parquet"), "{report}");
+    assert!(report.tables[0].differing[0].what.contains("readers of the table stop at it"), "{report}");
+
+    let report = shop.after_damage(|shop| {
+        fs::write(shop.test.path("lake/date=2025-01-15/notes.txt"), "x").expect("written");
+    });
+    assert!(report.ok && report.tables[0].warnings[0].contains("1 entries that no landing of this pipeline writes"));
 }
 
 #[test]

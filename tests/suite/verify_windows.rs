@@ -26,15 +26,15 @@ const SECONDS: u64 = 1_200;
 /// What is damaged, and put back.
 const TABLES: [&str; 4] = ["chat_summary_minute", "moments", "dead_letters", "late_events"];
 
-struct Chat {
+pub struct Chat {
     test: Test,
     file: PathBuf,
-    db: Db,
+    pub db: Db,
 }
 
 impl Chat {
     /// Twenty minutes of six streams, analyzed to their end.
-    fn analyzed(duplicate_share: f64) -> Chat {
+    pub fn analyzed(duplicate_share: f64) -> Chat {
         let chat = Chat::open(json!({"window_duration": "1 minute", "slide_duration": "10 seconds"}));
         chat.generate(duplicate_share);
         chat.analyze();
@@ -113,7 +113,7 @@ impl Chat {
         assert_eq!(run.wait(LIMIT), Exit::Code(0), "{}", run.stderr());
     }
 
-    fn verify(&self) -> JobReport {
+    pub fn verify(&self) -> JobReport {
         let config = headwater::config::load_file(&self.file).expect("the configuration");
         let mut report = block_on(verify::run(&config.pipelines[0], Options::default())).expect("a report");
         assert_eq!(report.ok, report.jobs[0].counts.is_equal(false));
@@ -127,7 +127,7 @@ impl Chat {
         (run.wait(LIMIT), run.stdout())
     }
 
-    fn save(&self) {
+    pub fn save(&self) {
         for table in TABLES {
             self.db
                 .execute(&format!("DROP TABLE IF EXISTS saved_{table}; CREATE TABLE saved_{table} AS TABLE {table}"));
@@ -135,7 +135,7 @@ impl Chat {
     }
 
     /// What is found after `damage`, which is undone afterwards.
-    fn after_damage(&self, damage: &str) -> JobReport {
+    pub fn after_damage(&self, damage: &str) -> JobReport {
         self.db.execute(damage);
         let report = self.verify();
         for table in TABLES {
@@ -166,7 +166,7 @@ fn found(report: &JobReport) -> [u64; 6] {
 }
 
 /// A final row in the middle that no moment is about.
-const QUIET: &str = "(stream_id, window_start) = (SELECT stream_id, window_start FROM saved_chat_summary_minute s
+pub const QUIET: &str = "(stream_id, window_start) = (SELECT stream_id, window_start FROM saved_chat_summary_minute s
     WHERE window_start > '2025-01-16 00:00:00+00' AND avg_viewers IS NOT NULL AND emote_counts <> '{}' AND NOT EXISTS
       (SELECT FROM moments m WHERE m.stream_id = s.stream_id AND m.window_start = s.window_start)
     ORDER BY window_start, stream_id LIMIT 1)";

@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-const OLD: [&str; 2] = ["2025-01-15", "2025-01-16"];
+pub const OLD: [&str; 2] = ["2025-01-15", "2025-01-16"];
 /// Every failpoint of a swap; each is met at least once where a date has several files.
 const FAILPOINTS: [&str; 6] = [
     "upkeep.before_note",
@@ -21,16 +21,16 @@ const FAILPOINTS: [&str; 6] = [
     "upkeep.before_done",
 ];
 
-struct Scene {
-    test: Test,
-    table: Table,
-    file: String,
+pub struct Scene {
+    pub test: Test,
+    pub table: Table,
+    pub file: String,
     next_id: AtomicUsize,
 }
 
 impl Scene {
     /// A landed topic of two partitions, landed in commits of a few records each.
-    fn new() -> Scene {
+    pub fn new() -> Scene {
         let test = Test::new();
         let schema = landing::orders_schema(&test);
         let table = Table::orders_by_file(&test.path("base"), &test.topic("orders"), &schema);
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// Orders of two old dates and of today, with a dead letter among each ten.
-    fn write(&self, count: usize) {
+    pub fn write(&self, count: usize) {
         let writer = Writer::new(&self.test.brokers, &self.table.topic);
         let today = chrono::Utc::now().format("%Y-%m-%d").to_string();
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
@@ -60,18 +60,18 @@ impl Scene {
     }
 
     #[track_caller]
-    fn must(&self, arguments: &[&str]) -> Value {
+    pub fn must(&self, arguments: &[&str]) -> Value {
         let mut run = self.run(&[arguments, &["--format", "json"]].concat(), "");
         let exit = run.wait(DEADLINE);
         assert_eq!(exit, Exit::Code(0), "{arguments:?}: {}\n{}", run.stdout(), run.stderr());
         run.json()
     }
 
-    fn land(&self) {
+    pub fn land(&self) {
         self.must(&["land", "--until-caught-up"]);
     }
 
-    fn compact(&self) -> Value {
+    pub fn compact(&self) -> Value {
         self.must(&["compact", "--quiet-minutes", "0"])
     }
 
