@@ -8,6 +8,7 @@
 pub mod backup;
 mod backup_tables;
 pub mod compact;
+mod divide;
 pub mod expire;
 mod expire_tables;
 mod manifest;

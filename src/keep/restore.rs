@@ -7,14 +7,17 @@
 //! **A lake whose files are gone** is landed again. Files that the backup holds are copied back; for the others
 //! the ledger is set to where the files that are there support it ([`super::support`]), and a landing reads on
 //! from Kafka there. Files that hold records which are going to be read again are set aside, into
-//! `<checkpoint_location>/<topic>.aside/`. The ledger is written last: until then a landing refuses to begin
+//! `<checkpoint_location>/<topic>.aside/`; of one that holds older records than the topic, too, the part with these
+//! stays in the table ([`super::divide`]). The ledger is written last: until then a landing refuses to begin
 //! beside the files, so that a restore that was killed is simply run again.
 //!
 //! **What is missing** is told by offsets: records that were in lost files and that the topic no longer holds,
 //! and records that had not landed, or not been counted, when their topic was lost.
 
 use super::{
-    KeepError, Left, backup, backup_tables, land_tables, left_lines,
+    KeepError, Left, backup, backup_tables,
+    divide::{self, Part},
+    land_tables, left_lines,
     manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
     replays, schema_path,
     support::{Held, Support, support},
@@ -93,6 +96,8 @@ struct LedgerPlan {
     progress: Progress,
     /// From the backup into the table.
     copied: Vec<DataFile>,
+    /// Of those that are about to be set aside, the parts that stay.
+    parts: Vec<Part>,
     aside: Vec<(Root, String)>,
 }
 
@@ -135,7 +140,10 @@ pub async fn run(pipeline: &Pipeline, options: &Options, say: impl Fn(&Report)) 
             report.left.push(Left { what: part.topic.clone(), why });
             continue;
         };
-        lands.push(plan_land(table, part, topics.get(&part.topic), &manifest, options.force, &mut report)?);
+        let topic = topics.get(&part.topic);
+        // It reads files, and the topic where one is divided.
+        let plan = || plan_land(pipeline, table, part, topic, (&manifest, &root), options.force, &mut report);
+        lands.push(tokio::task::block_in_place(plan)?);
     }
     let records = plan_checkpoints(pipeline, &manifest, &root, &present, options.force, &mut report)?;
     let replayed = replays::plan(pipeline, &manifest, &root, &mut report).await?;
@@ -167,10 +175,11 @@ struct Found {
 }
 
 fn plan_land<'a>(
+    pipeline: &Pipeline,
     table: &'a LandTable,
     part: &'a LandPart,
     topic: Option<&TopicState>,
-    manifest: &Manifest,
+    (manifest, backup): (&Manifest, &Path),
     force: bool,
     report: &mut Report,
 ) -> Result<LandPlan<'a>, KeepError> {
@@ -231,7 +240,20 @@ fn plan_land<'a>(
                 if is_there {
                     copied.push(file.clone());
                 }
-                found.push(Found { root, path: file.path.clone(), held: held(&name, file.rows, is_there), name });
+                let mut lacking = held(&name, file.rows, is_there);
+                // Divided by a restore that was killed: its older part is there.
+                let is_part = |other: &FileName| {
+                    (other.partition, other.generation, other.first_offset)
+                        == (name.partition, name.generation, name.first_offset)
+                        && other.last_offset < name.last_offset
+                };
+                let part = there.iter().find(|((at, path), other)| {
+                    *at == number as u8 && path.starts_with(&format!("date={date}/")) && is_part(other)
+                });
+                if let (false, Some((_, other))) = (is_there, part) {
+                    lacking.first = other.last_offset + 1;
+                }
+                found.push(Found { root, path: file.path.clone(), held: lacking, name });
             }
             let present = there.iter().filter(|((at, _), name)| *at == number as u8 && name.partition == partition);
             found.extend(present.map(|((_, path), name)| Found {
@@ -258,7 +280,8 @@ fn plan_land<'a>(
         let extent = same.and_then(|topic| topic.partitions.iter().find(|extent| extent.partition == partition));
         let current: Vec<&Found> = found.iter().filter(|found| found.name.generation == progress.generation).collect();
         let held: Vec<Held> = current.iter().map(|found| found.held).collect();
-        let Support { next, aside, mut gone } = support(progress.next, extent.map(|extent| extent.first), &held);
+        let Support { next, aside, divided, mut gone } =
+            support(progress.next, extent.map(|extent| extent.first), &held);
         let retired = found.iter().filter(|found| found.name.generation < progress.generation && !found.held.is_there);
         gone.extend(retired.map(|found| super::support::Gone {
             first: found.held.first,
@@ -290,6 +313,36 @@ fn plan_land<'a>(
                         .to_owned(),
             });
         }
+        let mut parts = Vec::new();
+        for found in divided.into_iter().map(|index| current[index]) {
+            let from_backup = copied.iter().find(|file| (file.root, &file.path) == (found.root, &found.path));
+            let source = match from_backup.and_then(|file| file.part.as_ref()) {
+                Some(part) => backup.join(&part.path),
+                None => place.root(found.root).join(&found.path),
+            };
+            let low = extent.map_or(0, |extent| extent.first);
+            let file = divide::Straddling { root: found.root, path: &found.path, name: &found.name, source };
+            match divide::plan(pipeline, table, file, low)? {
+                divide::Plan::Part(part) => parts.push(part),
+                divide::Plan::Nothing => {}
+                divide::Plan::Unsure { rows } => report.missing.push(Missing {
+                    topic: part.topic.clone(),
+                    partition,
+                    first_offset: found.held.first,
+                    last_offset: low - 1,
+                    rows: Some(rows),
+                    what: format!(
+                        "the topic holds them no longer; their rows stand in {} alone, among others that are landed \
+                         again, from which they could not be told",
+                        if from_backup.is_some() {
+                            backup.display().to_string()
+                        } else {
+                            aside_directory(&place).display().to_string()
+                        }
+                    ),
+                }),
+            }
+        }
         let aside: Vec<(Root, String)> =
             aside.into_iter().map(|index| (current[index].root, current[index].path.clone())).collect();
         // What is about to be read again need not be copied.
@@ -299,12 +352,16 @@ fn plan_land<'a>(
             .filter(|(root, path)| there.contains_key(&(u8::from(*root == Root::DeadLetters), path.clone())))
             .collect();
         report.steps.push(format!(
-            "{what}: copy {} files, set {} aside, land on from offset {next}",
+            "{what}: copy {} files, set {} aside{}, land on from offset {next}",
             group_digits(copied.len() as u64),
-            group_digits(aside.len() as u64)
+            group_digits(aside.len() as u64),
+            match parts.iter().map(|part| part.rows).sum::<u64>() {
+                0 => String::new(),
+                rows => format!(" but for {} rows that the topic holds no longer", group_digits(rows)),
+            }
         ));
         let progress = Progress { next, ..progress };
-        plan.ledgers.push(LedgerPlan { partition, progress, copied, aside });
+        plan.ledgers.push(LedgerPlan { partition, progress, copied, parts, aside });
     }
     Ok(plan)
 }
@@ -333,6 +390,10 @@ fn restore_land(plan: LandPlan<'_>, root: &Path) -> Result<(), KeepError> {
     Ok(())
 }
 
+fn aside_directory(place: &Place) -> PathBuf {
+    place.checkpoints.join(format!("{}.aside", place.topic))
+}
+
 fn restore_ledger(place: &Place, plan: LedgerPlan, root: &Path) -> Result<(), KeepError> {
     let directory = place.ledger_directory(plan.partition);
     directory::create_synced(&directory)?;
@@ -347,7 +408,12 @@ fn restore_ledger(place: &Place, plan: LedgerPlan, root: &Path) -> Result<(), Ke
         }
     };
     Ledger::remove(&directory)?;
-    let aside = place.checkpoints.join(format!("{}.aside", place.topic));
+    for part in &plan.parts {
+        let path = place.root(part.root).join(&part.path);
+        directory::create_synced(path.parent().unwrap_or(place.root(part.root)))?;
+        part.write(&directory.join("restored.tmp"), &path)?;
+    }
+    let aside = aside_directory(place);
     for (at, path) in &plan.aside {
         let from = place.root(*at).join(path);
         let kind = if *at == Root::Table { "table" } else { "dead_letters" };

@@ -2,7 +2,8 @@
 //!
 //! The position has to lie where every record below it is in the files that are there or nowhere any more, and
 //! no record from it on is in any of them. Files that hold records which are going to be read again are set
-//! aside; they are not deleted, for the broker might know less than it said.
+//! aside; they are not deleted, for the broker might know less than it said. Where such a file holds older records
+//! than the topic as well, it is divided before, and the older part stays.
 
 /// A file of one partition and generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Support {
     pub next: i64,
     /// Indices of files that are in the way.
     pub aside: Vec<usize>,
+    /// Of these, those that hold records which the topic has dropped: their part before its first offset stays.
+    pub divided: Vec<usize>,
     pub gone: Vec<Gone>,
 }
 
@@ -37,7 +40,7 @@ pub fn support(next: i64, low: Option<i64>, files: &[Held]) -> Support {
     let Some(low) = low else {
         let reach = files.iter().filter(|file| file.is_there).map(|file| file.last + 1).max();
         let gone = missing().map(|file| Gone { first: file.first, last: file.last, rows: file.rows }).collect();
-        return Support { next: next.max(reach.unwrap_or(next)), aside: Vec::new(), gone };
+        return Support { next: next.max(reach.unwrap_or(next)), gone, ..Support::default() };
     };
     let mut support = Support { next, ..Support::default() };
     for file in missing() {
@@ -59,7 +62,7 @@ pub fn support(next: i64, low: Option<i64>, files: &[Held]) -> Support {
     for (index, file) in files.iter().enumerate().filter(|(_, file)| is_in_the_way(file, support.next)) {
         support.aside.push(index);
         if file.first < low {
-            support.gone.push(Gone { first: file.first, last: low - 1, rows: file.rows });
+            support.divided.push(index);
         }
     }
     support
@@ -81,27 +84,31 @@ mod tests {
     #[test]
     fn everything_there_goes_on_and_what_the_ledger_does_not_know_is_set_aside() {
         let files = [held(0, 9, true), held(10, 19, true), held(20, 29, true)];
-        assert_eq!(support(20, Some(0), &files), Support { next: 20, aside: vec![2], gone: vec![] });
-        assert_eq!(support(30, Some(30), &files), Support { next: 30, aside: vec![], gone: vec![] });
-        assert_eq!(support(20, None, &files), Support { next: 30, aside: vec![], gone: vec![] });
+        assert_eq!(support(20, Some(0), &files), Support { next: 20, aside: vec![2], ..Support::default() });
+        assert_eq!(support(30, Some(30), &files), Support { next: 30, ..Support::default() });
+        assert_eq!(support(20, None, &files), Support { next: 30, ..Support::default() });
     }
 
     #[test]
     fn what_is_missing_is_read_again_as_far_as_the_topic_holds_it() {
         let none = [held(0, 9, false), held(10, 19, false)];
         assert_eq!(support(20, Some(0), &none).next, 0);
-        assert_eq!(support(20, Some(5), &none), Support { next: 5, aside: vec![], gone: vec![gone(0, 4, 10)] });
+        assert_eq!(support(20, Some(5), &none), Support { next: 5, gone: vec![gone(0, 4, 10)], ..Support::default() });
         assert_eq!(
             support(20, Some(20), &none),
-            Support { next: 20, aside: vec![], gone: vec![gone(0, 9, 10), gone(10, 19, 10)] }
+            Support { next: 20, gone: vec![gone(0, 9, 10), gone(10, 19, 10)], ..Support::default() }
         );
         assert_eq!(support(20, None, &none).gone.len(), 2);
         let some = [held(0, 9, true), held(10, 19, false), held(20, 29, true)];
-        assert_eq!(support(30, Some(0), &some), Support { next: 10, aside: vec![2], gone: vec![] });
+        assert_eq!(support(30, Some(0), &some), Support { next: 10, aside: vec![2], ..Support::default() });
         // One that was merged reaches over what is missing of another date.
         let merged = [held(0, 29, true), held(10, 19, false)];
-        assert_eq!(support(30, Some(0), &merged), Support { next: 0, aside: vec![0], gone: vec![] });
-        assert_eq!(support(30, Some(4), &merged), Support { next: 4, aside: vec![0], gone: vec![gone(0, 3, 30)] });
+        assert_eq!(support(30, Some(0), &merged), Support { next: 0, aside: vec![0], ..Support::default() });
+        // Its older part stays.
+        assert_eq!(
+            support(30, Some(4), &merged),
+            Support { next: 4, aside: vec![0], divided: vec![0], ..Support::default() }
+        );
     }
 
     proptest! {

@@ -47,7 +47,44 @@ pub fn merge(
     metadata: &[(&str, String)],
 ) -> Result<(Written, Content), LakeError> {
     let wrong = |what: String| LakeError::Merge { path: target.to_owned(), what };
-    let Some(first) = sources.first() else { return Err(wrong("there is nothing to merge".to_owned())) };
+    let written = write(sources, u64::MAX, target, level, metadata)?;
+    failpoint::hit("compact.before_check").map_err(LakeError::io("read", target))?;
+    let (before, after) = (content(sources)?, content(&[target.to_owned()])?);
+    if before != after || written.rows != before.rows {
+        return Err(wrong(format!("of {} rows {} were read back, or others", before.rows, after.rows)));
+    }
+    Ok((written, after))
+}
+
+/// Writes the first `rows` rows of `source` to `target`, and makes it durable.
+pub fn head(
+    source: &Path,
+    rows: u64,
+    target: &Path,
+    level: i32,
+    metadata: &[(&str, String)],
+) -> Result<Written, LakeError> {
+    let written = write(&[source.to_owned()], rows, target, level, metadata)?;
+    if written.rows == rows {
+        return Ok(written);
+    }
+    Err(LakeError::Merge {
+        path: target.to_owned(),
+        what: format!("{rows} rows were asked for, and {} are there", written.rows),
+    })
+}
+
+/// Writes at most `limit` rows of `sources`, which have equal columns, and makes them durable.
+fn write(
+    sources: &[PathBuf],
+    limit: u64,
+    target: &Path,
+    level: i32,
+    metadata: &[(&str, String)],
+) -> Result<Written, LakeError> {
+    let Some(first) = sources.first() else {
+        return Err(LakeError::Merge { path: target.to_owned(), what: "there is nothing to merge".to_owned() });
+    };
     let unique = plain_columns(first)?;
     let unique: Vec<&str> = unique.iter().map(String::as_str).collect();
     let schema = Arc::new(Schema::new(footer(first)?.columns));
@@ -60,19 +97,20 @@ pub fn merge(
         };
         error.into_iter().chain(batches.into_iter().flatten())
     });
-    let batches = batches.map(|batch| {
-        let batch = batch.map_err(|error| ArrowError::ExternalError(Box::new(error)))?;
-        // Without the footer's own metadata, which is each file's.
-        RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
+    let mut left = limit;
+    let batches = batches.map_while(|batch| {
+        let taken = batch.map_err(|error| ArrowError::ExternalError(Box::new(error))).and_then(|batch| {
+            let rows = usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows());
+            left -= rows as u64;
+            // Without the footer's own metadata, which is each file's.
+            Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?.slice(0, rows))
+        });
+        // Nothing is left to take where a batch gives none.
+        Some(taken).filter(|taken| taken.as_ref().map_or(true, |batch| batch.num_rows() > 0))
     });
     let (written, file) = encoder.write(target, batches)?;
     file.sync_all().map_err(LakeError::io("sync", target))?;
-    failpoint::hit("compact.before_check").map_err(LakeError::io("read", target))?;
-    let (before, after) = (content(sources)?, content(&[target.to_owned()])?);
-    if before != after || written.rows != before.rows {
-        return Err(wrong(format!("of {} rows {} were read back, or others", before.rows, after.rows)));
-    }
-    Ok((written, after))
+    Ok(written)
 }
 
 /// Columns that were written without a dictionary, for their values are mostly distinct.

@@ -34,6 +34,10 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Scene {
+        Scene::with_metadata(true)
+    }
+
+    fn with_metadata(metadata: bool) -> Scene {
         let test = Test::new();
         let topic = test.topic("orders");
         test.db().execute(
@@ -48,7 +52,7 @@ impl Scene {
              tables: [{{table: orders, topic: {topic}, watermark: created_at, partitions: 3}}]\n\
              land:\n  rotate_ms: 200\n  rotate_bytes: 4000\n  tables:\n    \
              - {{topic: {topic}, path: {dir}/disk/lake, checkpoint_location: {dir}/disk/checkpoints, \
-                  date_column: placed_at, not_null: [order_id], non_negative: [amount], metadata_columns: true}}\n",
+                  date_column: placed_at, not_null: [order_id], non_negative: [amount], metadata_columns: {metadata}}}\n",
         );
         let file = test.write("headwater.yml", &text).display().to_string();
         Scene { test, topic, file }
@@ -382,4 +386,59 @@ fn doctor_finds_nothing_wrong_with_what_these_commands_leave() {
 
 fn files_aside(scene: &Scene) -> Vec<PathBuf> {
     crate::landing::walk(&scene.disk().join("checkpoints").join(format!("{}.aside", scene.topic)))
+}
+
+/// Merged files hold records on both sides of the topic's first. What the topic holds is landed again, and the rows of
+/// what it has dropped stay, whether rows say their offsets or not.
+#[test]
+fn of_a_file_that_the_topic_holds_in_part_the_older_rows_stay() {
+    for metadata in [true, false] {
+        let scene = Scene::with_metadata(metadata);
+        scene.insert(900);
+        scene.catch_up();
+        scene.must(&["compact", "--older-than-days", "0", "--quiet-minutes", "0"]);
+        let (from, _) = scene.backup("backup", &[]);
+        let messages = read_topic(&scene.test.brokers, &scene.topic, true);
+
+        // A date is lost, and the topic's older half, and the ledgers.
+        let table = scene.disk().join("lake");
+        let lost = fs::read_dir(&table).expect("the dates").flatten().map(|entry| entry.path()).min().expect("a date");
+        let date = lost.file_name().expect("a name").to_string_lossy().replace("date=", "");
+        fs::remove_dir_all(&lost).expect("the date is lost");
+        let mut low = [0; 3];
+        let mut before = TopicPartitionList::new();
+        for (partition, low) in low.iter_mut().enumerate() {
+            let of_it: Vec<i64> =
+                messages.iter().filter(|m| m.partition == partition as i32).map(|message| message.offset).collect();
+            *low = of_it[of_it.len() / 2];
+            before.add_partition_offset(&scene.topic, partition as i32, Offset::Offset(*low)).expect("an offset");
+        }
+        block_on(scene.admin().delete_records(&before, &AdminOptions::new())).expect("records deleted");
+        for partition in 0..3 {
+            let ledger = scene.disk().join(format!("checkpoints/{}-{partition}", scene.topic));
+            fs::remove_dir_all(ledger).expect("the ledger is lost");
+        }
+
+        let report = scene.restore(&from, &[]);
+        let missing = report["missing"].as_array().expect("a list");
+        let is_of_lost = |one: &Value| one["what"].as_str().is_some_and(|what| what.contains("files that are gone"));
+        assert!(!missing.is_empty() && missing.iter().all(is_of_lost), "{report}");
+        scene.catch_up();
+        let mut landed: Vec<i64> =
+            lake::read_table(&table).iter().map(|row| row["order_id"].as_i64().expect("an id")).collect();
+        landed.sort_unstable();
+        let mut expected: Vec<i64> = messages
+            .iter()
+            .map(|message| (message, message.json()))
+            .filter(|(_, order)| order["amount"].as_f64().is_some_and(|amount| amount >= 0.0))
+            .filter(|(message, order)| {
+                let is_lost = order["placed_at"].as_str().is_some_and(|at| at.starts_with(&date));
+                !is_lost || message.offset >= low[message.partition as usize]
+            })
+            .map(|(_, order)| order["order_id"].as_i64().expect("an id"))
+            .collect();
+        expected.sort_unstable();
+        assert_eq!(landed, expected, "with offsets in the rows: {metadata}");
+        assert_eq!(lake::dead_letters(&scene.disk().join("lake_dead_letters")).len(), 18);
+    }
 }
