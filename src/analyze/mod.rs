@@ -19,7 +19,7 @@
 //! step, so that a backlog opens no more windows than the present does.
 
 pub mod anomaly;
-mod declare;
+pub mod declare;
 mod decode;
 pub mod history;
 pub mod inspect;

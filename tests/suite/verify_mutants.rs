@@ -418,7 +418,10 @@ fn damage_to_windows_and_moments_is_found() {
     let chat = Chat::analyzed(0.02);
     chat.save();
     let letter = "ctid = (SELECT ctid FROM dead_letters ORDER BY topic, kafka_partition, kafka_offset LIMIT 1)";
-    let moment = "moment_id = (SELECT min(moment_id) FROM saved_moments)";
+    // Not the first of its watch, which is the witness of what the watch was.
+    let moment = "moment_id = (SELECT moment_id FROM saved_moments m WHERE window_start > (
+        SELECT min(window_start) FROM saved_moments n WHERE (n.moment_type, n.metric) = (m.moment_type, m.metric))
+      ORDER BY window_start DESC, moment_id LIMIT 1)";
     let copied = |table: &str, of: &str, change: &str| {
         format!(
             "CREATE TEMPORARY TABLE one AS SELECT * FROM {table} WHERE {of}; UPDATE one SET {change};
@@ -441,8 +444,11 @@ fn damage_to_windows_and_moments_is_found() {
         ),
         ("a count changed", format!("UPDATE chat_summary_minute SET chat_count = chat_count + 1 WHERE {QUIET}")),
         ("a mean changed", format!("UPDATE chat_summary_minute SET avg_viewers = avg_viewers + 0.1 WHERE {QUIET}")),
+        ("a moment missing", format!("DELETE FROM moments WHERE {moment}")),
         ("a moment invented", copied("moments", moment, &invented)),
         ("a moment doubled", copied("moments", moment, "moment_id = 'other'")),
+        ("a moment of another score", format!("UPDATE moments SET score = score * 2 WHERE {moment}")),
+        ("a moment of another baseline", format!("UPDATE moments SET baseline = baseline + 1 WHERE {moment}")),
         ("a dead letter missing", format!("DELETE FROM dead_letters WHERE {letter}")),
         ("all dead letters missing", "DELETE FROM dead_letters".to_owned()),
         ("a dead letter of another reason", format!("UPDATE dead_letters SET error_reason = 'other' WHERE {letter}")),

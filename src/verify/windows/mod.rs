@@ -2,13 +2,14 @@
 //!
 //! Nothing of the job's own engine is used: records are decoded here, events are sorted by time (in
 //! temporary files where they are many) and counted window by window, without a watermark. Only the
-//! sentiment of a line and the readers of JSON, numbers and times are shared.
+//! sentiment of a line, the detectors of moments and the readers of JSON, numbers and times are shared.
 //!
 //! **What is compared.** The job's progress is read first, as one snapshot. Every record below its
 //! offsets is vouched for, and a window that its watermark has closed changes no more. So these windows
 //! are compared with these records, column by column, also on a running pipeline; what comes after is
 //! under way. Each record that is no event is one dead letter with the record's exact bytes, and no
-//! other is. Each moment is there once, and has the value of its window.
+//! other is. Each moment is there once, has the value of its window, and is found again, with its score,
+//! in the windows of the table; and none that is found there is missing ([`refound`]).
 //!
 //! **Late events** are in the recomputed windows and not in those of the table. A row may lack events
 //! where `late_events` lists some of its window, and over all keys the window lacks as many as are
@@ -27,6 +28,7 @@ mod decode;
 mod event;
 mod moments;
 mod recompute;
+mod refound;
 pub mod report;
 mod spec;
 mod spill;
@@ -37,7 +39,8 @@ mod walk;
 use super::{Options, entry::SpillError, progress};
 use crate::{
     analyze::{
-        anomaly::moment_id,
+        anomaly::{WatchError, moment_id},
+        declare,
         sentiment::{self, Analyzer},
     },
     clock::{iso, now_ms},
@@ -52,6 +55,7 @@ use compare::Comparison;
 use copies::Copies;
 use moments::Moments;
 use recompute::Recompute;
+use refound::Refound;
 use report::{Findings, JobReport};
 use spec::Spec;
 use spill::Sorter;
@@ -65,6 +69,8 @@ const DAY_MS: i64 = 86_400_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WindowsError {
+    #[error("{0}")]
+    Watch(#[from] WatchError),
     #[error(transparent)]
     Postgres(#[from] PostgresError),
     #[error("PostgreSQL: {}; check that the role may SELECT from the job's tables", chain(.0))]
@@ -250,12 +256,25 @@ impl JobUnit {
                 let id = |job: &String| moment_id(job, &anomaly.moment, &anomaly.measure, &moment.key, start_ms);
                 self.others.iter().any(|other| id(other) == moment.id)
             };
+            let mut stored = Vec::new();
             let moments = tables.moments(anomaly, from_ms, until_ms, |moment| {
                 if !is_others(&moment) {
-                    look.look(moment, findings);
+                    look.look(&moment, findings);
+                    stored.push(moment);
                 }
             });
             runtime.block_on(moments)?;
+            // Without a moment there is no witness of what the watch was.
+            if !stored.is_empty() {
+                let watch = declare::watch(&self.job, anomaly);
+                let mut refound = Refound::new(&self.job.id, &watch, spec.size_ms, spec.slide_ms);
+                let windows = tables.watched_windows(anomaly, until_ms, |key, start_ms, value, is_revised| {
+                    Ok(refound.window(key, start_ms, value, is_revised)?)
+                });
+                runtime.block_on(windows)?;
+                // Of the oldest day that is kept some windows may be gone.
+                refound.compare(&stored, self.kept_from_ms() + DAY_MS, findings);
+            }
         }
         Ok(())
     }

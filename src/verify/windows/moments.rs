@@ -22,7 +22,7 @@ impl<'a> Moments<'a> {
         Moments { kind, metric, size_ms, before: None }
     }
 
-    pub fn look(&mut self, moment: Moment, findings: &mut Findings) {
+    pub fn look(&mut self, moment: &Moment, findings: &mut Findings) {
         findings.counts.moments += 1;
         let place = format!("moments {} {}", self.kind, iso(moment.start_us));
         let found = (moment.key.clone(), moment.start_us);
@@ -31,9 +31,9 @@ impl<'a> Moments<'a> {
             findings.add(Kind::Duplicated, moment.key.clone(), place.clone(), what);
         }
         self.before = Some(found);
-        let wrong = self.faults(&moment, findings);
+        let wrong = self.faults(moment, findings);
         if !wrong.is_empty() {
-            findings.add(Kind::Differing, moment.key, place, format!("{}: {}", moment.id, wrong.join("; ")));
+            findings.add(Kind::Differing, moment.key.clone(), place, format!("{}: {}", moment.id, wrong.join("; ")));
         }
     }
 
@@ -72,13 +72,22 @@ mod tests {
 
     fn moment(key: &str, id: &str) -> Moment {
         let row = MomentRow { end_us: 60_000_000, is_final: true, is_revised: false, value: Some(7.0) };
-        Moment { id: id.to_owned(), key: key.to_owned(), start_us: 0, end_us: 60_000_000, value: 7.0, row: Some(row) }
+        Moment {
+            id: id.to_owned(),
+            key: key.to_owned(),
+            start_us: 0,
+            end_us: 60_000_000,
+            value: 7.0,
+            baseline: 1.0,
+            score: 9.0,
+            row: Some(row),
+        }
     }
 
     fn found(moments: Vec<Moment>) -> JobReport {
         let mut findings = Findings::new(20);
         let mut look = Moments::new("chat_spike", "chat_count", 60_000);
-        moments.into_iter().for_each(|moment| look.look(moment, &mut findings));
+        moments.iter().for_each(|moment| look.look(moment, &mut findings));
         findings.into_report(JobReport::default())
     }
 

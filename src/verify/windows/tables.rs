@@ -63,6 +63,8 @@ pub struct Moment {
     pub start_us: i64,
     pub end_us: i64,
     pub value: f64,
+    pub baseline: f64,
+    pub score: f64,
     pub row: Option<MomentRow>,
 }
 
@@ -228,17 +230,9 @@ impl<'a> Tables<'a> {
         until_ms: i64,
         mut take: impl FnMut(Moment),
     ) -> Result<(), WindowsError> {
-        let column = format!("t.{}", quote_ident(&anomaly.measure));
-        let measure = self.spec.columns.iter().find(|column| column.name == anomaly.measure);
-        let value = match measure.map(|column| &column.function) {
-            // Of counts, their total is watched.
-            Some(Function::Counts { .. }) => {
-                format!("(SELECT coalesce(sum(e.value::numeric), 0)::float8 FROM jsonb_each_text({column}) AS e)")
-            }
-            _ => format!("{column}::float8"),
-        };
+        let value = self.watched(anomaly);
         let question = format!(
-            "SELECT m.moment_id, m.stream_id, {}, {}, m.value, {}, t.is_final, t.revision > 0, {value}
+            "SELECT m.moment_id, m.stream_id, {}, {}, m.value, {}, t.is_final, t.revision > 0, {value}, m.baseline, m.score
              FROM moments m LEFT JOIN {table} t ON t.{key} = m.stream_id AND t.window_start = m.window_start
              WHERE m.moment_type = $1 AND m.metric = $2 AND m.window_start >= {from} AND m.window_start < {until}
              ORDER BY m.stream_id, m.window_start, m.moment_id",
@@ -267,8 +261,47 @@ impl<'a> Tables<'a> {
                 start_us: row.try_get(2)?,
                 end_us: row.try_get(3)?,
                 value: row.try_get(4)?,
+                baseline: row.try_get(9)?,
+                score: row.try_get(10)?,
                 row: found,
             });
+        }
+        Ok(())
+    }
+
+    /// What a watch looks at of a row `t`.
+    fn watched(&self, anomaly: &Anomaly) -> String {
+        let column = format!("t.{}", quote_ident(&anomaly.measure));
+        let measure = self.spec.columns.iter().find(|column| column.name == anomaly.measure);
+        match measure.map(|column| &column.function) {
+            // Of counts, their total is watched.
+            Some(Function::Counts { .. }) => {
+                format!("(SELECT coalesce(sum(e.value::numeric), 0)::float8 FROM jsonb_each_text({column}) AS e)")
+            }
+            _ => format!("{column}::float8"),
+        }
+    }
+
+    /// The final windows that begin before a time, by key and start: what a watch looks at, and whether it was revised.
+    pub async fn watched_windows(
+        &self,
+        anomaly: &Anomaly,
+        until_ms: i64,
+        mut take: impl FnMut(&str, i64, Option<f64>, bool) -> Result<(), WindowsError>,
+    ) -> Result<(), WindowsError> {
+        let question = format!(
+            "SELECT t.{key}, {}, {}, t.revision > 0 FROM {table} t WHERE t.is_final AND t.window_start < {} ORDER BY 1, 2",
+            epoch_us("t.window_start"),
+            self.watched(anomaly),
+            time("$1"),
+            table = quote_ident(&self.job.table),
+            key = quote_ident(&self.job.key_column),
+        );
+        let parameters: [&(dyn ToSql + Sync); 1] = [&until_ms];
+        let mut rows = std::pin::pin!(self.client.query_raw(&question, parameters).await?);
+        while let Some(row) = rows.try_next().await? {
+            let start_us: i64 = row.try_get(1)?;
+            take(row.try_get(0)?, start_us.div_euclid(1_000), row.try_get(2)?, row.try_get(3)?)?;
         }
         Ok(())
     }
