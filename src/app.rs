@@ -45,7 +45,7 @@ pub mod exit {
 }
 
 /// Which stages to run, and how.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     pub capture: bool,
     pub land: bool,
@@ -215,16 +215,17 @@ pub async fn run(config: Config, options: Options) -> Result<Report, AppError> {
             });
         }
         if options.analyze && pipeline.analyze.is_some() {
-            let (pipeline, context) = (pipeline.clone(), context.clone());
+            let (pipeline, context, options) = (pipeline.clone(), context.clone(), options.analyze_options.clone());
             analyses.spawn(async move {
-                let stage = analyze::run(pipeline.clone(), context, options.analyze_options);
+                let stage = analyze::run(pipeline.clone(), context, options);
                 let stage = tokio::spawn(stage.instrument(tracing::info_span!("analyze", pipeline = pipeline.name)));
                 ended(stage.await, &pipeline.name, "analyze")
             });
         }
         if options.land && pipeline.land.is_some() {
+            let options = options.land_options.clone();
             lands.spawn(async move {
-                let stage = land::run(pipeline.clone(), context, options.land_options);
+                let stage = land::run(pipeline.clone(), context, options);
                 let stage = tokio::spawn(stage.instrument(tracing::info_span!("land", pipeline = pipeline.name)));
                 ended(stage.await, &pipeline.name, "land")
             });

@@ -12,7 +12,9 @@ use crate::{
     generate::{self, GenerateError},
     kafka,
     keep::{self, KeepError},
-    land, metrics, output, record,
+    land,
+    loss::Accepted,
+    metrics, output, record,
     status::{self, StatusError},
     topics, verify,
 };
@@ -149,8 +151,8 @@ async fn run_stages(args: StageArgs, stages: Stages) -> ExitCode {
         until_caught_up: args.until_caught_up,
         progress_bar: std::io::stderr().is_terminal(),
         capture_options: capture::Options { resync: args.resync, from_now: args.from_now },
-        land_options: land::Options { accept_loss: args.accept_loss },
-        analyze_options: analyze::Options { accept_loss: args.accept_loss },
+        land_options: land::Options { accepted: Accepted::new(args.accept_loss.clone()) },
+        analyze_options: analyze::Options { accepted: Accepted::new(args.accept_loss) },
     };
     match app::run(config, options).await {
         Ok(report) => {

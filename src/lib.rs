@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod keep;
 pub mod lake;
 pub mod land;
+pub mod loss;
 pub mod metrics;
 pub mod output;
 pub mod postgres;

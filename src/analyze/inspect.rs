@@ -6,8 +6,12 @@ pub use super::store::{
     inspect::{Inspector, Progress, Shared},
 };
 
-use super::{declare, reading, store};
-use crate::config::model::Job;
+use super::{
+    declare,
+    resume::{self, Held, Resume},
+    store,
+};
+use crate::{config::model::Job, loss::Loss};
 
 /// The table that a job writes.
 pub fn output(job: &Job) -> store::Output {
@@ -26,7 +30,10 @@ pub fn redeclared(job: &Job, progress: &Progress) -> Option<StoreError> {
     Some(StoreError::Redeclared { job: job.id.clone(), was, now })
 }
 
-/// Why a partition cannot be gone on with, given its topic's id and first offset now.
-pub fn loss(known: &PartitionProgress, topic_id: &str, first: i64) -> Option<String> {
-    reading::resume(known, 0, first, topic_id, false).err()
+/// Why a partition cannot be gone on with, given its topic's id, its first offset and its end now.
+pub fn loss(job: &str, known: &PartitionProgress, topic_id: &str, first: i64, end: i64) -> Option<Loss> {
+    match resume::resume(job, known, &Held { topic_id: topic_id.to_owned(), first, end, parted: None }) {
+        Resume::At(_) => None,
+        Resume::Lost(lost) => Some(lost.loss),
+    }
 }

@@ -26,6 +26,7 @@ pub mod inspect;
 mod newest;
 mod reading;
 mod report;
+mod resume;
 pub mod sentiment;
 pub mod store;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use crate::{
         admin::{AdminError, TopicSpec, ensure_topics},
         reader::Reader,
     },
+    loss::Accepted,
     metrics,
     stage::{Context, Summary},
 };
@@ -56,10 +58,10 @@ use tracing::Instrument;
 use watchers::Watchers;
 
 /// What the command line says beyond the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Go on where records are gone whose windows were not final.
-    pub accept_loss: bool,
+    /// Go on where these were lost.
+    pub accepted: Accepted,
 }
 
 const FIRST_BACKOFF_MS: u64 = 500;
@@ -77,7 +79,7 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
         .map(|job| {
             let unit = context.health.unit(&pipeline.name, "analyze", &job.name);
             let (pipeline, context) = (pipeline.clone(), context.clone());
-            let spawned = unit.clone();
+            let (spawned, options) = (unit.clone(), options.clone());
             let work = async move {
                 let report = Report::new(spawned, Some(&job));
                 for anomaly in &job.anomalies {
@@ -302,7 +304,7 @@ impl Supervisor {
             plan,
             stored: leader.stored().clone(),
             watchers,
-            options: self.options,
+            options: self.options.clone(),
             context: self.context.clone(),
             report,
             flushes,

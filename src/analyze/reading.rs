@@ -5,6 +5,7 @@ use super::{
     Options,
     decode::Decoder,
     report::{Report, time_text},
+    resume::{Held, Resume, resume},
     sentiment::Analyzer,
     store::{self, Flushed, Stored},
     watchers::Watchers,
@@ -14,10 +15,11 @@ use crate::{
     clock::now_ms,
     config::model::{Job, Kafka},
     kafka::{
-        consumer::{ConsumerError, Polled, Record},
+        consumer::{ConsumerError, LastRecord, Polled, Record, damaged},
         partitions::{Partition, Partitions},
         topic::TopicError,
     },
+    loss::{self, Loss},
     record::reason::{Reason, Rejection},
     stage::Context,
 };
@@ -93,7 +95,12 @@ struct Lane {
     source: Source,
     input: usize,
     partition: Partition,
-    topic_id: String,
+    /// Kafka's id of the topic, or what stands for it where the log was truncated.
+    log_id: String,
+    /// The last record, where its epoch is known.
+    last: Option<LastRecord>,
+    /// What Kafka answers instead of records, until some come.
+    refusal: Option<String>,
     /// The end that was met, until something follows: that of committed records.
     end: Option<i64>,
     /// The end of the log as the brokers told it last, which moves on also while nothing is read.
@@ -111,6 +118,8 @@ pub struct Reading {
     decoders: Vec<Decoder>,
     lanes: Vec<Lane>,
     letters: Letters,
+    /// Losses that were accepted, until a flush has stored what follows from them.
+    accepted: Vec<Loss>,
     is_in_flight: bool,
     /// The last flush had to leave rows: the next follows at once, provisional as it was.
     more: Option<bool>,
@@ -158,13 +167,26 @@ struct Opened {
     partitions: Partitions,
     engine: Engine,
     lanes: Vec<Lane>,
-    has_accepted: bool,
+    accepted: Vec<Loss>,
+}
+
+impl Lane {
+    fn new(
+        source: Source,
+        input: usize,
+        partition: Partition,
+        (log_id, last): (String, Option<LastRecord>),
+        refused: HashSet<i64>,
+    ) -> Lane {
+        let (refusal, end, told, is_unknown) = (None, None, None, false);
+        Lane { source, input, partition, log_id, last, refusal, end, told, is_unknown, refused }
+    }
 }
 
 impl Reading {
     fn start(setup: Setup) -> Result<Reading, (End, Box<Report>)> {
         match Reading::open(&setup) {
-            Ok(Opened { partitions, engine, lanes, has_accepted }) => {
+            Ok(Opened { partitions, engine, lanes, accepted }) => {
                 let emotes = setup.job.emote_sentiment;
                 let sentiment = Arc::new(Analyzer::new(super::sentiment::Options { emotes }));
                 let decoders = setup.job.inputs.iter().enumerate();
@@ -179,11 +201,12 @@ impl Reading {
                     is_in_flight: false,
                     more: None,
                     is_dirty: false,
+                    has_accepted: !accepted.is_empty(),
+                    accepted,
                     flushed_at_ms: 0,
                     refresh_at_ms: next_multiple(now_ms(), setup.job.refresh_ms),
                     topics_checked: Instant::now(),
                     ends_asked: Instant::now(),
-                    has_accepted,
                     is_full: false,
                     state_looked_at: Instant::now(),
                     watermark_ms: None,
@@ -203,34 +226,58 @@ impl Reading {
         let mut partitions = Partitions::new(kafka, &group, 2 * job.inputs.len())?;
         let mut progress = Progress { watermark_ms: stored.watermark_ms, partitions: Vec::new() };
         let mut found = Vec::new();
-        let mut has_accepted = false;
         for (input, declared) in job.inputs.iter().enumerate() {
             let topic: Arc<str> = declared.topic.as_str().into();
             let description = partitions.describe(&topic, KAFKA_TIMEOUT)?;
             for number in 0..description.partitions {
                 let partition = Partition { topic: topic.clone(), number };
-                let (first, _) = partitions.extent(&partition, KAFKA_TIMEOUT)?;
-                let topic_id = description.id.to_string();
+                let (first, end) = partitions.extent(&partition, KAFKA_TIMEOUT)?;
+                let held = Held { topic_id: description.id.to_string(), first, end, parted: None };
                 let known = stored.partitions.iter().find(|p| *p.topic == *topic && p.partition == number);
-                if let Some(known) = known {
-                    let resumed = resume(known, input, first, &topic_id, options.accept_loss).map_err(End::Stopped)?;
-                    has_accepted |= known.topic_id != topic_id || known.replay_offset != resumed.replay_offset;
-                    progress.partitions.push(resumed);
-                }
-                found.push((input, partition, first, topic_id));
+                found.push((input, partition, held, known));
             }
         }
+        compare_logs(setup, &mut found)?;
+        let (mut lost, mut accepted): (Vec<Loss>, Vec<Loss>) = (Vec::new(), Vec::new());
+        let mut starts = Vec::with_capacity(found.len());
+        for (input, partition, held, known) in found {
+            let resumed = match known.map(|known| resume(&job.name, known, &held)) {
+                None => None,
+                Some(Resume::At(at)) => Some(at),
+                Some(Resume::Lost(found)) if options.accepted.holds(&found.loss) => {
+                    tracing::warn!(loss = found.loss.name, "this loss was accepted: {}", found.loss.what);
+                    accepted.push(found.loss);
+                    Some(found.accepted)
+                }
+                Some(Resume::Lost(found)) => {
+                    lost.push(found.loss);
+                    None
+                }
+            };
+            let at = resumed.as_ref().map(|at| PartitionProgress {
+                input,
+                partition: at.partition,
+                next_offset: at.next_offset,
+                replay_offset: at.replay_offset,
+            });
+            progress.partitions.extend(at);
+            let (log_id, last) = resumed.map_or((held.topic_id, None), |at| (at.topic_id, at.last));
+            starts.push((input, partition, held.first, log_id, last));
+        }
+        if !lost.is_empty() {
+            return Err(End::Stopped(loss::told("analyze", &lost)));
+        }
         let mut engine = Engine::new(setup.plan.clone(), Some(progress));
-        let mut lanes = Vec::with_capacity(found.len());
-        for (input, partition, first, topic_id) in found {
+        let mut lanes = Vec::with_capacity(starts.len());
+        for (input, partition, first, log_id, last) in starts {
             let source = engine.partition(input, partition.number, first);
             let is_here =
                 |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
             let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
-            lanes.push(Lane { source, input, partition, topic_id, end: None, told: None, is_unknown: false, refused });
+            lanes.push(Lane::new(source, input, partition, (log_id, last), refused));
         }
         assign(&mut partitions, &engine, &lanes)?;
-        Ok(Opened { partitions, engine, lanes, has_accepted })
+        Ok(Opened { partitions, engine, lanes, accepted })
     }
 
     fn work(&mut self) -> Result<(), End> {
@@ -323,7 +370,7 @@ impl Reading {
         if batch.is_empty() {
             return Ok(false);
         }
-        let Lane { source, input, partition, topic_id, end, refused, .. } = &mut self.lanes[index];
+        let Lane { source, input, partition, log_id, last, refusal, end, refused, .. } = &mut self.lanes[index];
         let (source, decoder) = (*source, &mut self.decoders[*input]);
         let mut any = false;
         for item in batch.items() {
@@ -331,8 +378,10 @@ impl Reading {
                 Polled::Record(record) => {
                     any = true;
                     *end = None;
+                    *refusal = None;
                     let engine = &mut self.engine;
                     let offset = record.offset;
+                    *last = record.as_last().filter(|_| last.is_none_or(|last| last.offset < offset)).or(*last);
                     if !refused.is_empty() && refused.remove(&offset) {
                         engine.skip(source, offset, now_ms);
                         continue;
@@ -352,11 +401,12 @@ impl Reading {
                         }),
                     };
                     if let Some(rejection) = rejection {
-                        self.letters.push(&partition.topic, topic_id, &record, rejection, now_ms);
+                        self.letters.push(&partition.topic, log_id, &record, rejection, now_ms);
                     }
                 }
                 Polled::End { offset, .. } => {
                     *end = Some(offset);
+                    *refusal = None;
                     self.engine.reach(source, offset, now_ms);
                     // The log goes on where a transaction is open.
                     if let Some(log_end) = self.partitions.last_known_end(index) {
@@ -367,8 +417,19 @@ impl Reading {
                     let Partition { topic, number } = partition;
                     return Err(End::Failed(format!("offset of {topic}-{number} is out of range: looking again")));
                 }
+                Polled::Diverged { .. } => {
+                    let Partition { topic, number } = partition;
+                    return Err(End::Failed(format!("the log of {topic}-{number} was truncated: looking again")));
+                }
                 Polled::Fatal(text) => return Err(End::Failed(format!("the Kafka client cannot go on: {text}"))),
-                Polled::Failed { code, text } => tracing::debug!(topic = %partition.topic, "{code}: {text}"),
+                Polled::Damaged { offset, text, .. } => {
+                    let Partition { topic, number } = partition;
+                    return Err(End::Stopped(damaged(topic, *number, offset, &text, "counted", "analyze")));
+                }
+                Polled::Failed { error, .. } => {
+                    let Partition { topic, number } = partition;
+                    *refusal = Some(format!("Kafka gives no records of {topic}-{number}: {error}"));
+                }
             }
         }
         if any {
@@ -391,7 +452,7 @@ impl Reading {
         let asked: Vec<usize> = (0..self.lanes.len()).filter(is_asked).collect();
         let answer = if asked.is_empty() { Ok(Vec::new()) } else { self.partitions.log_ends(&asked, ENDS_TIMEOUT) };
         self.ends_asked = Instant::now();
-        let mut trouble = None;
+        let mut trouble = self.lanes.iter().find_map(|lane| lane.refusal.clone());
         let ends = answer.unwrap_or_else(|error| {
             let words = self.partitions.explain(&error.to_string());
             trouble = Some(format!("Kafka does not answer: {words}"));
@@ -474,7 +535,7 @@ impl Reading {
             };
             let topic_id = description.id.to_string();
             let known = self.lanes.iter().filter(|lane| lane.input == input);
-            if known.clone().any(|lane| lane.topic_id != topic_id) {
+            if known.clone().any(|lane| loss::topic_of(&lane.log_id) != topic_id) {
                 return Err(End::Failed(format!("topic {} was made anew: looking again", declared.topic)));
             }
             for number in i32::try_from(known.count()).unwrap_or(i32::MAX)..description.partitions {
@@ -483,9 +544,7 @@ impl Reading {
                 let source = self.engine.partition(input, number, first);
                 tracing::info!(topic = %declared.topic, partition = number, "a partition was added");
                 let refused = HashSet::new();
-                let topic_id = topic_id.clone();
-                let (end, told, is_unknown) = (None, None, false);
-                self.lanes.push(Lane { source, input, partition, topic_id, end, told, is_unknown, refused });
+                self.lanes.push(Lane::new(source, input, partition, (topic_id.clone(), None), refused));
                 added = true;
             }
         }
@@ -533,10 +592,12 @@ impl Reading {
         let topic = |input: usize| self.setup.job.inputs[input].topic.clone();
         let progress = flush.progress.partitions.iter().map(|progress| {
             let lane = |lane: &&Lane| lane.input == progress.input && lane.partition.number == progress.partition;
+            let lane = self.lanes.iter().find(lane);
             store::PartitionProgress {
                 topic: topic(progress.input),
                 partition: progress.partition,
-                topic_id: self.lanes.iter().find(lane).map(|lane| lane.topic_id.clone()).unwrap_or_default(),
+                topic_id: lane.map(|lane| lane.log_id.clone()).unwrap_or_default(),
+                last: lane.and_then(|lane| lane.last),
                 next_offset: progress.next_offset,
                 replay_offset: progress.replay_offset,
             }
@@ -575,6 +636,7 @@ impl Reading {
         match commit {
             Ok(flushed) => {
                 self.is_in_flight = false;
+                self.accepted.drain(..).for_each(|loss| self.setup.options.accepted.spend(&loss));
                 self.engine.flushed();
                 self.setup.report.committed(&flushed);
                 let positions = self.lanes.iter().enumerate();
@@ -657,35 +719,27 @@ fn too_new(max_future_ms: i64) -> Rejection {
     Rejection::new(Reason::InvalidTimestamp, detail)
 }
 
-/// Where a partition goes on, or why it must not.
-pub fn resume(
-    known: &store::PartitionProgress,
-    input: usize,
-    first: i64,
-    topic_id: &str,
-    accept_loss: bool,
-) -> Result<PartitionProgress, String> {
-    let store::PartitionProgress { topic, partition, next_offset, replay_offset, .. } = known;
-    let cure = "start once with --accept-loss to go on with what is there";
-    let resumed =
-        |next_offset, replay_offset| PartitionProgress { input, partition: *partition, next_offset, replay_offset };
-    if known.topic_id != topic_id {
-        return match accept_loss {
-            true => Ok(resumed(first, first)),
-            false => Err(format!("topic {topic} was deleted and made anew since the last window: {cure}")),
-        };
+/// Asks of the partitions that were read before whether their logs are still the ones that were read: by the last
+/// record, for reading itself begins before it.
+fn compare_logs(
+    setup: &Setup,
+    found: &mut [(usize, Partition, Held, Option<&store::PartitionProgress>)],
+) -> Result<(), End> {
+    let mut records = Vec::new();
+    for (_, partition, held, known) in found.iter_mut() {
+        let last = known.filter(|known| loss::topic_of(&known.topic_id) == held.topic_id).and_then(|known| known.last);
+        if let Some(last) = last.filter(|last| last.offset + 1 >= held.first) {
+            records.push(((partition.clone(), last), &mut held.parted));
+        }
     }
-    if first > *replay_offset {
-        return match accept_loss {
-            true => Ok(resumed((*next_offset).max(first), first)),
-            false => Err(format!(
-                "records {replay_offset} to {} of {topic}-{partition} are gone before their windows were final \
-                 (the topic's retention is too short): {cure}",
-                first - 1
-            )),
-        };
+    let (asked, answers): (Vec<_>, Vec<_>) = records.into_iter().unzip();
+    if asked.is_empty() {
+        return Ok(());
     }
-    Ok(resumed(*next_offset, *replay_offset))
+    let group = super::group(&setup.job);
+    let parted = Partitions::new(&setup.kafka, &group, asked.len())?.parted(&asked, KAFKA_TIMEOUT)?;
+    answers.into_iter().zip(parted).for_each(|(answer, parted)| *answer = parted);
+    Ok(())
 }
 
 fn assign(partitions: &mut Partitions, engine: &Engine, lanes: &[Lane]) -> Result<(), ConsumerError> {

@@ -207,9 +207,10 @@ pub struct StageArgs {
     /// Capture: forget the checkpoint and publish only what is written from now on.
     #[arg(long)]
     pub from_now: bool,
-    /// Land and analyze: go on where records were lost (topic made again, retention passed the position).
-    #[arg(long)]
-    pub accept_loss: bool,
+    /// Land and analyze: go on where records were lost (topic made again, retention passed the position, brokers lost
+    /// the end of a log). Takes the names of the losses, as the error and doctor say them; each is good once.
+    #[arg(long, value_name = "LOSS", value_delimiter = ',')]
+    pub accept_loss: Vec<String>,
 }
 
 #[derive(Args)]

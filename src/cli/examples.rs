@@ -15,7 +15,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("capture", &["capture -c orders.yml", "capture -c orders.yml --resync              # publishes every row again"]),
     (
         "land",
-        &["land -c chat.yml", "land -c chat.yml --accept-loss              # goes on where the topic lost records"],
+        &["land -c chat.yml", "land -c chat.yml --accept-loss chat/0@100-150   # goes on where the topic lost records"],
     ),
     ("analyze", &["analyze -c chat.yml", "analyze -c chat.yml --until-caught-up"]),
     (

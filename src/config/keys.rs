@@ -324,6 +324,13 @@ pub static KEYS: &[Key] = &[
         "67108864",
         "Bound on the memory of open batches, over all tables and partitions of the pipeline.",
     ),
+    integer(
+        "land.session_timeout_ms",
+        1_000,
+        HOUR,
+        "6000",
+        "How long the partitions of a process that was killed wait for it; between the brokers' `group.min.session.timeout.ms` and `group.max.session.timeout.ms`.",
+    ),
     integer("land.compression_level", 1, 22, "1", "zstd level of the Parquet pages."),
     key("land.tables", Kind::SectionList, "The topics to land."),
     key("land.tables[].topic", Kind::Text(Format::Topic), "Topic to read.").required(),

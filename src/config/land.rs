@@ -44,6 +44,7 @@ pub fn build(
         rotate_bytes: land.integer("rotate_bytes"),
         max_files: land.integer("max_files"),
         buffer_bytes: land.integer("buffer_bytes"),
+        session_timeout_ms: land.integer("session_timeout_ms"),
         compression_level: land.integer("compression_level"),
         tables,
     };

@@ -327,7 +327,7 @@ mod tests {
     fn commit(table: &LandTable, next: i64, generation: u32, epoch: u64, files: Vec<LedgerFile>) {
         directory::create_synced(&table.directory(0)).unwrap();
         let (mut ledger, _) = Ledger::open(&table.directory(0)).unwrap();
-        let progress = Progress { topic_id: format!("id{generation}"), generation, epoch, next };
+        let progress = Progress { topic_id: format!("id{generation}"), generation, epoch, next, ..Progress::default() };
         let is_pending = !files.is_empty();
         ledger.commit(progress, next - 10, files).unwrap();
         if !is_pending {

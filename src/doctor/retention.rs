@@ -13,6 +13,7 @@ use crate::{
     },
     lake::ledger::Progress,
     land,
+    loss::{self, Loss},
 };
 use std::collections::BTreeMap;
 
@@ -67,13 +68,15 @@ impl Reading<'_> {
     }
 
     /// Why a partition cannot be gone on with.
-    fn loss(&self, topic_id: &str, held: &Extent) -> Option<String> {
+    fn loss(&self, topic_id: &str, held: &Extent) -> Option<Loss> {
         let Extent { partition, first, end } = *held;
         match &self.stage {
             Stage::Land(positions) => {
                 land::inspect::loss(self.topic, partition, positions.get(&partition)?, topic_id, first, end)
             }
-            Stage::Analyze { positions, .. } => analyze::inspect::loss(positions.get(&partition)?, topic_id, first),
+            Stage::Analyze { job, positions } => {
+                analyze::inspect::loss(job, positions.get(&partition)?, topic_id, first, end)
+            }
         }
     }
 }
@@ -126,9 +129,13 @@ pub async fn examine(
                     1 => String::new(),
                     count => format!(" (and so of {} more partitions)", count - 1),
                 };
-                let cure =
-                    format!("headwater {} --accept-loss -c FILE   # goes on with what is there", reading.command());
-                findings.failure(CHECK, reading.topic, format!("{}{more}", losses[0]), Some(cure));
+                let cure = format!(
+                    "headwater {} {} -c FILE   # once; goes on with what is there",
+                    reading.command(),
+                    loss::argument(&losses)
+                );
+                let what = losses.first().map_or("", |loss| loss.what.as_str());
+                findings.failure(CHECK, reading.topic, format!("{what}{more}"), Some(cure));
             }
             Ok(Looked::Behind(lag)) => tell(pipeline, &reading, judge(&lag, settings), findings),
             Err(error) => findings.not_checked(CHECK, reading.topic, format!("what is unread: {error}"), None),
@@ -152,14 +159,14 @@ fn tell(pipeline: &Pipeline, reading: &Reading<'_>, verdict: Verdict, findings: 
 
 enum Looked {
     /// Never empty.
-    Lost(Vec<String>),
+    Lost(Vec<Loss>),
     Behind(Lag),
 }
 
 /// Holds a reading against what the topic holds now.
 async fn look(pipeline: &Pipeline, reading: &Reading<'_>, topic_id: &str) -> Result<Looked, ReadError> {
     let held = read(pipeline, reading.topic, |reader| reader.extents()).await?;
-    let losses: Vec<String> = held.iter().filter_map(|extent| reading.loss(topic_id, extent)).collect();
+    let losses: Vec<Loss> = held.iter().filter_map(|extent| reading.loss(topic_id, extent)).collect();
     if !losses.is_empty() {
         return Ok(Looked::Lost(losses));
     }

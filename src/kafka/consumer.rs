@@ -20,6 +20,7 @@ use rdkafka::{
     error::KafkaError as ClientError,
     types::{RDKafkaErrorCode, RDKafkaRespErr, RDKafkaType},
 };
+use serde::{Deserialize, Serialize};
 use std::{
     cell::Cell,
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -38,12 +39,34 @@ const POLL_BYTES: usize = 4 << 20;
 const QUEUE_KIB: usize = 8 << 10;
 const QUEUE_RECORDS: usize = 20_000;
 
+/// What Kafka answers where it gives no records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {text}{}", cure(.code))]
+pub struct FetchError {
+    pub code: RDKafkaErrorCode,
+    pub text: String,
+}
+
+fn cure(code: &RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed => "; grant the user READ and DESCRIBE on the topic",
+        RDKafkaErrorCode::GroupAuthorizationFailed => "; grant the user READ on the consumer group",
+        RDKafkaErrorCode::InvalidSessionTimeout => {
+            "; set land.session_timeout_ms between group.min.session.timeout.ms and group.max.session.timeout.ms of the \
+             brokers"
+        }
+        _ => "",
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     #[error("the Kafka consumer cannot be made: {0}; check the kafka section")]
     Create(ClientError),
     #[error("Kafka refused {call}: {code}")]
     Call { call: &'static str, code: RDKafkaErrorCode },
+    #[error("Kafka gives no records of partition {partition}: {error}")]
+    Fetch { partition: i32, error: FetchError },
     #[error("{0}")]
     Topic(#[from] TopicError),
 }
@@ -68,12 +91,42 @@ pub enum Polled<'a> {
     OutOfRange {
         partition: i32,
     },
+    /// The log is no longer the one that was read: it parted from it at `common`, where that is known, and what was
+    /// read from there on is gone.
+    Diverged {
+        partition: i32,
+        common: Option<i64>,
+    },
     /// The client can do nothing more: make another.
     Fatal(String),
-    Failed {
-        code: RDKafkaErrorCode,
+    /// A batch is damaged, or packed in a way that cannot be undone. The client would go on behind it.
+    Damaged {
+        partition: i32,
+        offset: i64,
         text: String,
     },
+    /// Of a partition, or of the topic or the group where none is named. The client goes on trying.
+    Failed {
+        partition: Option<i32>,
+        error: FetchError,
+    },
+}
+
+/// The last record that was read of a partition: its offset, and Kafka's number of the leadership under which it
+/// was written. Where the log holds another record there, or none, it is no longer the log that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRecord {
+    pub offset: i64,
+    pub leader_epoch: i32,
+}
+
+/// Where to read a partition from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub partition: i32,
+    pub offset: i64,
+    /// That of the record before it, by which the broker tells whether the log is still the one that was read.
+    pub leader_epoch: Option<i32>,
 }
 
 /// A record, borrowed from the client.
@@ -94,6 +147,13 @@ impl Record<'_> {
         let timestamp = unsafe { native::rd_kafka_message_timestamp(self.message, &mut kind) };
         (kind != native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp >= 0)
             .then_some(timestamp)
+    }
+
+    /// Itself, where the broker keeps the epochs of its leaders.
+    pub fn as_last(&self) -> Option<LastRecord> {
+        // SAFETY: the message lives as long as the record.
+        let leader_epoch = unsafe { native::rd_kafka_message_leader_epoch(self.message) };
+        (leader_epoch >= 0).then_some(LastRecord { offset: self.offset, leader_epoch })
     }
 
     /// Headers in their order, names and values as they are.
@@ -165,6 +225,8 @@ pub(super) fn reading_config(kafka: &Kafka, group: &str) -> ClientConfig {
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
+        // What a disk or a line has changed is no record of anybody's.
+        .set("check.crcs", "true")
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("allow.auto.create.topics", "false")
         .set("fetch.message.max.bytes", "1048576")
@@ -176,6 +238,15 @@ pub(super) fn reading_config(kafka: &Kafka, group: &str) -> ClientConfig {
         .set("fetch.queue.backoff.ms", "5")
         .set("reconnect.backoff.max.ms", "2000");
     config
+}
+
+/// What is said of a damaged batch; `done` is what is not done with the records behind it, `stage` the command.
+pub fn damaged(topic: &str, partition: i32, offset: i64, text: &str, done: &str, stage: &str) -> String {
+    format!(
+        "partition {partition} of topic {topic} holds a damaged batch at offset {offset} ({text}): nothing from there on \
+         is {done}; let the broker get the partition from another replica, and start {stage} again, or give the batch up: \
+         delete it with all before it (kafka-delete-records.sh), and {stage} says how to go on"
+    )
 }
 
 pub struct Consumer {
@@ -203,17 +274,21 @@ impl Consumer {
     /// Joins `group` for `topic`. Does not wait for the brokers. An `instance` makes it a static
     /// member: one that comes back under the same name within the session timeout, after a crash too,
     /// gets its partitions at once. No two live members may have the same.
-    pub fn new(kafka: &Kafka, group: &str, topic: &str, instance: Option<&str>) -> Result<Self, ConsumerError> {
+    pub fn new(
+        kafka: &Kafka,
+        group: &str,
+        topic: &str,
+        instance: Option<&str>,
+        session_timeout_ms: u64,
+    ) -> Result<Self, ConsumerError> {
         let mut config = reading_config(kafka, group);
         if let Some(instance) = instance {
             config.set("group.instance.id", instance);
         }
         config
             .set("partition.assignment.strategy", "range,roundrobin")
-            // The least that brokers allow by default: how long the partitions of a process that was
-            // killed, and does not come back, stay without a reader.
-            .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "1500")
+            .set("session.timeout.ms", session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (session_timeout_ms / 4).to_string())
             .set("queued.max.messages.kbytes", QUEUE_KIB.to_string())
             .set("queued.min.messages", QUEUE_RECORDS.to_string());
         let conf = config.create_native_config().map_err(ConsumerError::Create)?;
@@ -264,11 +339,18 @@ impl Consumer {
     }
 
     /// Reads exactly these partitions from these offsets, and nothing else.
-    pub fn assign(&self, positions: &[(i32, i64)]) -> Result<(), ConsumerError> {
-        let list = self.list(positions);
+    pub fn assign(&self, positions: &[Position]) -> Result<(), ConsumerError> {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for Position { partition, offset, leader_epoch } in positions {
+            add_position(&mut list, &self.topic, *partition, *offset, *leader_epoch);
+        }
         self.client.context().before_assign(!positions.is_empty());
         // SAFETY: the list is copied by the call.
-        check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })
+        check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })?;
+        let known = positions.iter().filter_map(|position| {
+            Some((self.topic.as_str(), position.partition, position.offset, position.leader_epoch?))
+        });
+        compare_logs(&self.client, known)
     }
 
     /// First offset that is there, and where the next committed record will stand.
@@ -330,8 +412,7 @@ impl Consumer {
     fn list(&self, positions: &[(i32, i64)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (partition, offset) in positions {
-            // Fails only for offsets without a raw form, and a plain number has one.
-            let _ = list.add_partition_offset(&self.topic, *partition, rdkafka::Offset::Offset(*offset));
+            add_position(&mut list, &self.topic, *partition, *offset, None);
         }
         list
     }
@@ -411,19 +492,104 @@ pub(super) unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Pol
                 Polled::End { partition: found.partition, offset: found.offset }
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
-            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
-                Polled::OutOfRange { partition: found.partition }
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
+            | RDKafkaRespErr::RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
+                let text = bytes(found.payload, found.len).map(String::from_utf8_lossy).unwrap_or_default();
+                let is_truncation = found.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__LOG_TRUNCATION;
+                match is_truncation || text.contains(TRUNCATION) {
+                    true => Polled::Diverged { partition: found.partition, common: common_end(&text) },
+                    false => Polled::OutOfRange { partition: found.partition },
+                }
             }
             code => {
                 let text = bytes(found.payload, found.len).map(|text| String::from_utf8_lossy(text).into_owned());
                 let text = text.unwrap_or_default();
-                match code {
-                    RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL | RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID => {
-                        Polled::Fatal(text)
-                    }
-                    code => Polled::Failed { code: code.into(), text },
+                // Errors of the topic and of the group come with partition 0.
+                let partition = (!found.rkt.is_null() && found.offset >= 0).then_some(found.partition);
+                match (code, partition) {
+                    (
+                        RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL | RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+                        _,
+                    ) => Polled::Fatal(text),
+                    (
+                        RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG
+                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_COMPRESSION
+                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
+                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG,
+                        Some(partition),
+                    ) => Polled::Damaged { partition, offset: found.offset, text },
+                    (code, partition) => Polled::Failed { partition, error: FetchError { code: code.into(), text } },
                 }
             }
+        }
+    }
+}
+
+/// How librdkafka says that a log was truncated: without a policy for resetting offsets it gives the error of the
+/// reset, and this, with the end of what both logs hold, in its words.
+const TRUNCATION: &str = "Partition log truncation detected";
+const COMMON_END: &str = "broker end offset is ";
+
+fn common_end(text: &str) -> Option<i64> {
+    let (_, rest) = text.split_once(COMMON_END)?;
+    let number = rest.split(|c: char| !c.is_ascii_digit() && c != '-').next()?;
+    number.parse().ok().filter(|end| *end >= 0)
+}
+
+/// Makes the client ask the brokers whether the logs of these partitions, which have just been assigned, are still the
+/// ones that were read (topic, partition, offset, epoch of the record before it), before it gives anything of them.
+/// librdkafka 2.12 asks so when it seeks, but not of what is assigned. What it has fetched meanwhile it throws away.
+pub(super) fn compare_logs<'a, C: ClientContext>(
+    client: &Client<C>,
+    positions: impl Iterator<Item = (&'a str, i32, i64, i32)>,
+) -> Result<(), ConsumerError> {
+    let mut left: Vec<_> = positions.collect();
+    let begun = Instant::now();
+    while !left.is_empty() {
+        let mut list = TopicPartitionList::with_capacity(left.len());
+        for (topic, partition, offset, epoch) in &left {
+            add_position(&mut list, topic, *partition, *offset, Some(*epoch));
+        }
+        // SAFETY: the client is alive; the list is ours, and the call notes in it what became of each.
+        let error = unsafe { native::rd_kafka_seek_partitions(client.native_ptr(), list.ptr(), SEEK_TIMEOUT_MS) };
+        if !error.is_null() {
+            // SAFETY: the error is ours to destroy.
+            unsafe { native::rd_kafka_error_destroy(error) };
+        }
+        // Those that have not been started yet are asked again.
+        left.retain(|(topic, partition, ..)| {
+            list.find_partition(topic, *partition).is_none_or(|found| found.error().is_err())
+        });
+        if !left.is_empty() {
+            if begun.elapsed() > COMPARE_LIMIT {
+                let code = RDKafkaErrorCode::OperationTimedOut;
+                return Err(ConsumerError::Call { call: "to compare the log with the one that was read", code });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+const SEEK_TIMEOUT_MS: c_int = 1_000;
+const COMPARE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Adds a position to what is to be assigned.
+pub(super) fn add_position(
+    list: &mut TopicPartitionList,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    leader_epoch: Option<i32>,
+) {
+    // Fails only for offsets without a raw form, and a plain number has one.
+    let _ = list.add_partition_offset(topic, partition, rdkafka::Offset::Offset(offset));
+    if let Some(epoch) = leader_epoch {
+        // SAFETY: the list is ours, and its last element is the one just added.
+        unsafe {
+            let raw = &*list.ptr();
+            let last = raw.elems.add(usize::try_from(raw.cnt - 1).unwrap_or(0));
+            native::rd_kafka_topic_partition_set_leader_epoch(last, epoch);
         }
     }
 }
@@ -514,4 +680,20 @@ pub(super) fn check(call: &'static str, code: RDKafkaRespErr) -> Result<(), Cons
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_what_both_logs_hold_is_read_from_the_clients_words() {
+        let told = "Partition log truncation detected at offset 120 (leader epoch 3): broker end offset is 60 (offset \
+                    leader epoch 2). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
+        assert!(told.contains(TRUNCATION));
+        assert_eq!(common_end(told), Some(60));
+        let unknown = "No epoch found less or equal to offset 120 (leader epoch 3): broker end offset is -1 (offset \
+                       leader epoch -1). Reset using configured policy.: Local: Partition log truncation detected";
+        assert_eq!((unknown.contains(TRUNCATION), common_end(unknown)), (true, None));
+    }
 }

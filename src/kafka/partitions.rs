@@ -4,7 +4,10 @@
 
 use super::{
     complaint::Complaints,
-    consumer::{ConsumerError, Polled, Queue, check, item, last_known_end, on_log, reading_config},
+    consumer::{
+        ConsumerError, LastRecord, Polled, Queue, add_position, check, compare_logs, item, last_known_end, on_log,
+        reading_config,
+    },
     log_end::log_ends,
     topic::{self, TopicDescription, TopicError},
 };
@@ -19,7 +22,7 @@ use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Most records of one poll.
@@ -128,13 +131,56 @@ impl Partitions {
         Ok(Partitions { lanes: Vec::new(), common, client, buffer: vec![ptr::null_mut(); POLL_RECORDS] })
     }
 
+    /// Of each of these, whether its log is no longer the one that was read up to the given record, and where the two
+    /// part, if that is known. Waits for the brokers as long as `limit`. For a client that is used for nothing else.
+    pub fn parted(
+        &mut self,
+        records: &[(Partition, LastRecord)],
+        limit: Duration,
+    ) -> Result<Vec<Option<Option<i64>>>, ConsumerError> {
+        let mut list = TopicPartitionList::with_capacity(records.len());
+        for (Partition { topic, number }, last) in records {
+            add_position(&mut list, topic, *number, last.offset + 1, Some(last.leader_epoch));
+        }
+        // SAFETY: the list is copied by the call.
+        check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })?;
+        let known = records.iter().map(|(at, last)| (&*at.topic, at.number, last.offset + 1, last.leader_epoch));
+        compare_logs(&self.client, known)?;
+        // The first thing that comes of a partition tells: nothing is fetched before its log was compared.
+        let mut told: Vec<Option<Option<Option<i64>>>> = vec![None; records.len()];
+        let begun = Instant::now();
+        while told.contains(&None) {
+            if begun.elapsed() > limit {
+                return Err(ConsumerError::Call {
+                    call: "whether the log is the one that was read",
+                    code: RDKafkaErrorCode::OperationTimedOut,
+                });
+            }
+            for message in self.take(self.common.0, Duration::from_millis(50)) {
+                let Some((topic, number)) = message.place() else { continue };
+                let is_it = |(partition, _): &(Partition, LastRecord)| {
+                    *partition.topic == *topic.as_str() && partition.number == number
+                };
+                let Some(told) = records.iter().position(is_it).map(|index| &mut told[index]) else { continue };
+                // SAFETY: the message is live.
+                match unsafe { item(message.0) } {
+                    Polled::Diverged { common, .. } => *told = Some(Some(common)),
+                    Polled::Record(_) | Polled::End { .. } | Polled::OutOfRange { .. } => {
+                        told.get_or_insert(None);
+                    }
+                    Polled::Fatal(_) | Polled::Failed { .. } | Polled::Damaged { .. } => {}
+                }
+            }
+        }
+        Ok(told.into_iter().flatten().collect())
+    }
+
     /// Reads exactly these, from these offsets. Lane `n` is the `n`th of them from now on.
     pub fn assign(&mut self, positions: &[(Partition, i64)]) -> Result<(), ConsumerError> {
         self.lanes.clear();
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (partition, offset) in positions {
-            // Fails only for offsets without a raw form, and a plain number has one.
-            let _ = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset));
+            add_position(&mut list, &partition.topic, partition.number, *offset, None);
         }
         // SAFETY: the list is copied by the call.
         check("assign", unsafe { native::rd_kafka_assign(self.client.native_ptr(), list.ptr()) })?;

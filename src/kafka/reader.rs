@@ -120,6 +120,7 @@ impl Reader {
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "true")
             .set("isolation.level", "read_committed")
+            .set("check.crcs", "true")
             .set("auto.offset.reset", "earliest")
             // By the client's defaults 100,000 small messages of each partition wait in memory.
             .set("queued.min.messages", "10000")
@@ -277,7 +278,12 @@ impl Reader {
                     code @ (RDKafkaErrorCode::TopicAuthorizationFailed
                     | RDKafkaErrorCode::UnknownTopicOrPartition
                     | RDKafkaErrorCode::UnknownTopic
-                    | RDKafkaErrorCode::UnknownPartition),
+                    | RDKafkaErrorCode::UnknownPartition
+                    // The client would go on behind the damaged batch.
+                    | RDKafkaErrorCode::BadMessage
+                    | RDKafkaErrorCode::BadCompression
+                    | RDKafkaErrorCode::NotImplemented
+                    | RDKafkaErrorCode::InvalidMessage),
                 ))) => {
                     return Err(self.client(ClientError::MessageConsumption(code)));
                 }

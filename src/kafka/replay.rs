@@ -113,6 +113,15 @@ fn visit(
                 let resource = format!("topic {topic}");
                 return Err(ProducerError::Forbidden { resource, operations: "Read and Describe" });
             }
+            // The client would go on behind the damaged batch.
+            Some(Err(
+                error @ ClientError::MessageConsumption(
+                    RDKafkaErrorCode::BadMessage
+                    | RDKafkaErrorCode::BadCompression
+                    | RDKafkaErrorCode::NotImplemented
+                    | RDKafkaErrorCode::InvalidMessage,
+                ),
+            )) => return Err(failed("reading a topic that holds a damaged batch")(error)),
             Some(Err(error)) if progress.elapsed() > CALL * 3 => return Err(failed("reading a topic")(error)),
             Some(Err(error)) => tracing::debug!("reading {topic}: {error}"),
             None if progress.elapsed() > CALL * 3 => {

@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(manifest.topics["orders"].partitions, [Extent { partition: 0, first: 10, end: 90 }]);
         let partition = &manifest.lands[0].partitions[0];
         let topic_id = "h0ysj-pTSyWJMtL0NKgfUQ".to_owned();
-        assert_eq!(partition.progress, Progress { topic_id, generation: 2, epoch: 7, next: 70 });
+        assert_eq!(partition.progress, Progress { topic_id, generation: 2, epoch: 7, next: 70, ..Progress::default() });
         let file = &partition.files[0];
         assert_eq!((file.root, file.rows, file.bytes), (Root::DeadLetters, 3, 4_096));
         let parts: Vec<(&str, u64, u32)> =

@@ -40,6 +40,7 @@ use crate::{
         reader::{self, FileName},
         upkeep::{self, Place, Upkeep},
     },
+    loss,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::Args;
@@ -276,7 +277,8 @@ fn plan_land<'a>(
             continue;
         }
         let progress = newer(now, backed_up);
-        let same = topic.filter(|topic| topic.id == progress.topic_id);
+        let topic_id = loss::topic_of(&progress.topic_id);
+        let same = topic.filter(|topic| topic.id == topic_id);
         let extent = same.and_then(|topic| topic.partitions.iter().find(|extent| extent.partition == partition));
         let current: Vec<&Found> = found.iter().filter(|found| found.name.generation == progress.generation).collect();
         let held: Vec<Held> = current.iter().map(|found| found.held).collect();
@@ -298,7 +300,7 @@ fn plan_land<'a>(
         }));
         let unlanded = manifest.topics.get(&part.topic).and_then(|then| {
             let extent = then.partitions.iter().find(|extent| extent.partition == partition)?;
-            (same.is_none() && then.id == progress.topic_id && next < extent.end).then_some(extent.end)
+            (same.is_none() && then.id == topic_id && next < extent.end).then_some(extent.end)
         });
         if let Some(end) = unlanded {
             report.missing.push(Missing {
@@ -360,7 +362,9 @@ fn plan_land<'a>(
                 rows => format!(" but for {} rows that the topic holds no longer", group_digits(rows)),
             }
         ));
-        let progress = Progress { next, ..progress };
+        // The record before another offset is not known.
+        let last = progress.last.filter(|_| next == progress.next);
+        let progress = Progress { next, last, ..progress };
         plan.ledgers.push(LedgerPlan { partition, progress, copied, parts, aside });
     }
     Ok(plan)
@@ -555,7 +559,7 @@ async fn plan_tables(
     }
     let jobs: BTreeSet<&str> = pipeline.analyze.iter().flat_map(|analyze| &analyze.jobs).map(|job| &*job.id).collect();
     for position in manifest.positions.iter().filter(|position| jobs.contains(&*position.job)) {
-        let now = topics.get(&position.topic).filter(|topic| topic.id == position.topic_id);
+        let now = topics.get(&position.topic).filter(|topic| topic.id == loss::topic_of(&position.topic_id));
         let at = |state: &TopicState| state.partitions.iter().find(|e| e.partition == position.partition).copied();
         let (last, what) = match (now.and_then(at), manifest.topics.get(&position.topic).and_then(at)) {
             (Some(now), _) => (now.first - 1, "were not counted by then, and the topic holds them no longer"),

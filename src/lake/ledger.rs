@@ -14,6 +14,7 @@
 //!
 //! Everything here is pure; `ledger_file` does the reading and writing.
 
+use crate::kafka::consumer::LastRecord;
 use serde::{Deserialize, Serialize};
 
 const HEADER_MAGIC: &[u8; 8] = b"HWLEDGER";
@@ -54,17 +55,38 @@ pub struct LedgerFile {
     pub crc32c: u32,
 }
 
-/// Progress of a partition.
+/// A loss that somebody has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedLoss {
+    /// Of the topic that was gone on with.
+    pub topic_id: String,
+    /// The offset that was next before.
+    pub next: i64,
+    /// The offset that was gone on at. In the same topic and generation those between were deleted; in the same topic
+    /// and a later generation those from here on had stood in a log that was truncated, and have landed before.
+    pub offset: i64,
+    /// From then on.
+    pub generation: u32,
+}
+
+/// Progress of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Kafka's id of the topic that the offsets belong to.
     pub topic_id: String,
-    /// Counts topics of this name that were accepted one after another; part of file names.
+    /// Counts the logs that were landed one after another: of topics of this name, and of a topic that was truncated
+    /// and has grown again. Part of file names.
     pub generation: u32,
     /// Counts commits.
     pub epoch: u64,
     /// The offset to resume at.
     pub next: i64,
+    /// None where Kafka did not say, or an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastRecord>,
+    /// The oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<AcceptedLoss>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,7 +244,7 @@ mod tests {
     use super::*;
 
     fn progress(epoch: u64, next: i64) -> Progress {
-        Progress { topic_id: "id".into(), generation: 0, epoch, next }
+        Progress { topic_id: "id".into(), epoch, next, ..Progress::default() }
     }
 
     fn file(name: &str) -> LedgerFile {
@@ -322,7 +344,13 @@ mod tests {
             crc32c: u32::MAX,
         };
         let pending = vec![file("9.parquet"), dead];
-        let of_topic = |epoch, next| Progress { topic_id: "h0ysj-pTSyWJMtL0NKgfUQ".into(), generation: 2, epoch, next };
+        let of_topic = |epoch, next| Progress {
+            topic_id: "h0ysj-pTSyWJMtL0NKgfUQ".into(),
+            generation: 2,
+            epoch,
+            next,
+            ..Progress::default()
+        };
         let records = [
             Record::Snapshot { progress: of_topic(7, 70) },
             Record::Commit { progress: of_topic(8, 1 << 40), first: 70, files: vec![file("8.parquet")] },
@@ -333,6 +361,23 @@ mod tests {
         assert_eq!(recover(stored), Ok(Recovery { progress, pending, good: stored.len() }));
         let written = records.iter().flat_map(|record| record.encode().unwrap());
         assert_eq!(header().into_iter().chain(written).collect::<Vec<u8>>(), stored);
+    }
+
+    /// As it lies in lakes; fields that are not known are not written, so that an older version reads what it wrote.
+    #[test]
+    fn the_last_record_and_the_accepted_losses_are_stored_so() {
+        let stored = r#"{"snapshot":{"topic_id":"id+1","generation":1,"epoch":3,"next":30,"last":{"offset":28,"leader_epoch":4},"losses":[{"topic_id":"id+1","next":25,"offset":20,"generation":1}]}}"#;
+        let loss = AcceptedLoss { topic_id: "id+1".into(), next: 25, offset: 20, generation: 1 };
+        let progress = Progress {
+            topic_id: "id+1".into(),
+            generation: 1,
+            last: Some(LastRecord { offset: 28, leader_epoch: 4 }),
+            losses: vec![loss],
+            ..progress(3, 30)
+        };
+        let bytes = Record::Snapshot { progress: progress.clone() }.encode().unwrap();
+        assert_eq!(std::str::from_utf8(&bytes[PREFIX_LENGTH..]).unwrap(), stored);
+        assert_eq!(recover(&[&header()[..], &bytes].concat()).unwrap().progress, Some(progress));
     }
 
     #[test]

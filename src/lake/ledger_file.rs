@@ -209,7 +209,7 @@ mod tests {
     use crate::lake::ledger::Root;
 
     fn progress(epoch: u64) -> Progress {
-        Progress { topic_id: "id".into(), generation: 0, epoch, next: epoch as i64 * 10 }
+        Progress { topic_id: "id".into(), epoch, next: epoch as i64 * 10, ..Progress::default() }
     }
 
     fn files(count: usize) -> Vec<LedgerFile> {

@@ -40,6 +40,13 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// `table` holds nothing any more.
+    pub fn release(&self, table: usize) {
+        self.report(table, 0, 0);
+    }
+}
+
 fn advise(limit: usize, held: usize, own_largest: usize, largest: usize) -> Advice {
     if held <= limit {
         Advice::GoOn
@@ -62,5 +69,7 @@ mod tests {
         assert_eq!(budget.report(0, 60, 30), (110, Advice::Wait));
         assert_eq!(budget.report(1, 0, 0), (60, Advice::GoOn));
         assert_eq!(budget.report(0, 101, 1), (101, Advice::CommitLargest));
+        budget.release(0);
+        assert_eq!(budget.report(1, 5, 5), (5, Advice::GoOn));
     }
 }

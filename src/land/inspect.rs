@@ -4,7 +4,7 @@
 pub use super::{schema::SchemaError, source::SourceError};
 
 use super::{
-    resume::{Held, Resume, resume},
+    resume::{Held, Resume, diverged, resume},
     schema::Schema,
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         ledger_file::Ledger,
         reader::{FileName, Listing},
     },
+    loss::Loss,
     postgres::{PostgresError, catalogue},
 };
 use std::{
@@ -52,11 +53,13 @@ pub fn ledgers(table: &LandTable) -> Result<BTreeMap<i32, PartitionLedger>, Lake
 }
 
 /// Why a partition cannot be gone on with, given what Kafka holds of it now.
-pub fn loss(topic: &str, partition: i32, progress: &Progress, topic_id: &str, low: i64, high: i64) -> Option<String> {
+pub fn loss(topic: &str, partition: i32, progress: &Progress, topic_id: &str, low: i64, high: i64) -> Option<Loss> {
     let held = Held { topic_id: topic_id.to_owned(), low, high };
-    match resume(topic, partition, Some(progress), &held, false) {
-        Resume::At { .. } => None,
-        Resume::Lost(reason) => Some(reason),
+    match resume(topic, partition, Some(progress), &held) {
+        // Where exactly the logs part is known to nobody but the brokers.
+        Resume::At(_) if progress.next > high => Some(diverged(topic, partition, progress, None, high).loss),
+        Resume::At(_) => None,
+        Resume::Lost(lost) => Some(lost.loss),
     }
 }
 
@@ -142,7 +145,7 @@ mod tests {
         ];
         files.iter().for_each(|(name, _)| fs::write(day.join(name), "").unwrap());
         let ledger = |progress| PartitionLedger { directory: PathBuf::new(), progress };
-        let progress = Progress { topic_id: "i".into(), generation: 0, epoch: 2, next: 20 };
+        let progress = Progress { topic_id: "i".into(), epoch: 2, next: 20, ..Progress::default() };
         let broken = LakeError::Io { action: "read", path: PathBuf::new(), source: io::Error::other("broken") };
         let ledgers =
             [(0, ledger(Ok(Some(progress)))), (1, ledger(Ok(None))), (2, ledger(Err(broken)))].into_iter().collect();

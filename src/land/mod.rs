@@ -37,7 +37,12 @@ use crate::{
     config::model::{Land, LandTable, Pipeline},
     health::State,
     kafka::topic,
-    lake::{ledger::Recovery, ledger_file::Ledger, upkeep},
+    lake::{
+        ledger::{Progress, Recovery},
+        ledger_file::Ledger,
+        upkeep,
+    },
+    loss::{self, Accepted},
     stage::{Context, Summary},
 };
 use budget::Budget;
@@ -50,10 +55,10 @@ use tracing::Instrument;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the command line says beyond the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Go on where records are gone that never landed.
-    pub accept_loss: bool,
+    /// Go on where these were lost.
+    pub accepted: Accepted,
 }
 
 /// Lands every table of the pipeline until shutdown, or until all have caught up where
@@ -64,7 +69,7 @@ pub async fn run(pipeline: Arc<Pipeline>, context: Context, options: Options) ->
     let tables: Vec<_> = (0..land.tables.len())
         .map(|index| {
             let (pipeline, land) = (pipeline.clone(), land.clone());
-            let (context, budget) = (context.clone(), budget.clone());
+            let (context, budget, options) = (context.clone(), budget.clone(), options.clone());
             tokio::spawn(run_table(pipeline, land, index, context, options, budget).in_current_span())
         })
         .collect();
@@ -122,7 +127,7 @@ async fn run_table(
         let _span = span.entered();
         let table = table::Table::new(pipeline, land, index, context, options, budget, source, schema, report, runtime);
         // The receiver is gone only when the whole process is going.
-        let _ = send.send(table.run().into_summary());
+        let _ = send.send(table.run());
     });
     let failure = match spawned {
         Ok(thread) => match beside_upkeep(receive, &place, left).await {
@@ -229,11 +234,20 @@ pub fn group(land: &Land, table: &LandTable) -> String {
 }
 
 /// Whether everything up to `target` has landed, as the ledger says of a partition that another process lands;
-/// read without its lock.
-fn has_landed(table: &LandTable, partition: i32, topic_id: &str, target: i64) -> bool {
+/// read without its lock. `end` is asked where it says more: a log that ends before is not the one that has landed.
+fn has_landed(
+    table: &LandTable,
+    partition: i32,
+    topic_id: &str,
+    target: i64,
+    end: impl FnOnce() -> Option<i64>,
+) -> bool {
     match Ledger::read(&table.directory(partition)) {
         // Offsets of a topic made anew are others: somebody has to take note of it, were it empty.
-        Ok(Some(Recovery { progress: Some(progress), .. })) => progress.topic_id == topic_id && progress.next >= target,
+        Ok(Some(Recovery { progress: Some(Progress { topic_id: known, next, .. }), .. })) => {
+            let has_passed = next == target || (next > target && end().is_some_and(|end| next <= end));
+            loss::topic_of(&known) == topic_id && has_passed
+        }
         _ => target == 0,
     }
 }

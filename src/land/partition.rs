@@ -2,18 +2,19 @@
 
 use super::{
     batch::{Batch, Layout, Range},
-    resume::{Held, Resume, resume},
+    resume::{Held, Lost, Resume, Start, resume},
 };
 use crate::{
     config::model::LandTable,
     health::Letters,
-    kafka::consumer::{Consumer, ConsumerError},
+    kafka::consumer::{Consumer, ConsumerError, LastRecord, Position},
     lake::{
         LakeError,
-        ledger::Progress,
+        ledger::{AcceptedLoss, LedgerFile, Progress},
         store::{Location, Opened, Store},
         upkeep::Place,
     },
+    loss::{self, Accepted, Loss},
 };
 use std::time::{Duration, Instant};
 
@@ -49,8 +50,8 @@ pub enum OpenError {
     Lake(#[from] LakeError),
     #[error("{0}")]
     Kafka(#[from] ConsumerError),
-    #[error("{0}")]
-    Lost(String),
+    #[error("{}", loss::told("land", std::slice::from_ref(.0)))]
+    Lost(Loss),
     #[error("{0}")]
     Locked(String),
 }
@@ -65,7 +66,7 @@ impl Partition {
         let now = Instant::now();
         match error {
             OpenError::Locked(text) => Partition::Parked { until: now + LOCK_INTERVAL, cause: Cause::Lock(text) },
-            OpenError::Lost(text) => Partition::Stopped(text),
+            error @ OpenError::Lost(_) => Partition::Stopped(error.to_string()),
             OpenError::Lake(error) if !error.is_retriable() => Partition::Stopped(error.to_string()),
             error => Partition::Parked { until: now + backoff(failures), cause: Cause::Failed(error.to_string()) },
         }
@@ -86,9 +87,14 @@ fn backoff(failures: u32) -> Duration {
 pub struct Open {
     pub store: Store,
     pub batch: Option<Batch>,
-    topic_id: String,
+    /// Kafka's id of the topic, or what stands for it where the log was truncated (see [`loss::next_log`]).
+    log_id: String,
     generation: u32,
     epoch: u64,
+    /// The record before `position`, where its epoch is known.
+    pub last: Option<LastRecord>,
+    /// Where to read from as long as nothing was read, which may be before `position`.
+    begin: Option<(i64, Option<i32>)>,
     /// Where the next record is expected; what a commit would make durable.
     pub position: i64,
     pub committed: i64,
@@ -126,7 +132,7 @@ pub fn location(table: &LandTable, partition: i32) -> Location {
 
 impl Open {
     /// Takes the lock, recovers the ledger, and decides where to read on.
-    pub fn new(table: &LandTable, partition: i32, consumer: &Consumer, accept_loss: bool) -> Result<Self, OpenError> {
+    pub fn new(table: &LandTable, partition: i32, consumer: &Consumer, accepted: &Accepted) -> Result<Self, OpenError> {
         let store = match Store::open(location(table, partition))? {
             Opened::Ready(store) => *store,
             Opened::Busy(holder) => {
@@ -137,34 +143,74 @@ impl Open {
         let description = consumer.describe(KAFKA_TIMEOUT).map_err(ConsumerError::from)?;
         let (low, high) = consumer.watermarks(partition, KAFKA_TIMEOUT)?;
         let held = Held { topic_id: description.id.to_string(), low, high };
-        let (offset, generation, accepted) = match resume(&table.topic, partition, store.progress(), &held, accept_loss)
-        {
-            Resume::At { offset, generation, accepted } => (offset, generation, accepted),
-            Resume::Lost(text) => return Err(OpenError::Lost(text)),
+        let (start, lost) = match resume(&table.topic, partition, store.progress(), &held) {
+            Resume::At(start) => (start, None),
+            Resume::Lost(lost) if accepted.holds(&lost.loss) => (lost.accepted.clone(), Some(lost)),
+            Resume::Lost(lost) => return Err(OpenError::Lost(lost.loss)),
         };
+        let Start { log_id, generation, offset, fetch_offset, leader_epoch } = start;
         let mut open = Open {
             epoch: store.progress().map_or(0, |progress| progress.epoch),
             committed: offset,
+            last: store.progress().and_then(|progress| progress.last).filter(|_| leader_epoch.is_some()),
             store,
             batch: None,
-            topic_id: held.topic_id,
+            log_id,
             generation,
             position: offset,
+            begin: Some((fetch_offset, leader_epoch)),
             at_end: false,
             moved: Instant::now(),
             last_commit: None,
         };
-        if accepted {
-            tracing::warn!(topic = %table.topic, partition, offset, "going on at offset {offset}: the loss before it was accepted");
-            open.append(offset, Vec::new())?;
-            open.store.publish()?;
+        if let Some(lost) = lost {
+            open.accept(&lost)?;
+            accepted.spend(&lost.loss);
         }
         tracing::info!(topic = %table.topic, partition, offset, "going on");
         Ok(open)
     }
 
+    /// Goes on where the loss says, and stores that at once, so that the next start need not ask again. What follows
+    /// is to be read by opening it anew.
+    pub fn accept(&mut self, lost: &Lost) -> Result<(), LakeError> {
+        let Lost { loss, accepted } = lost;
+        tracing::warn!(offset = accepted.offset, loss = loss.name, "this loss was accepted: {}", loss.what);
+        let before = self.store.progress().cloned().unwrap_or_default();
+        self.log_id = accepted.log_id.clone();
+        self.generation = accepted.generation;
+        self.position = accepted.offset;
+        self.last = None;
+        let losses = [before.losses.as_slice(), &[lost.note(&before)]].concat();
+        self.append(accepted.offset, Vec::new(), losses)?;
+        self.store.publish()
+    }
+
+    /// Whether it is known that the log is the one that was read.
+    pub fn is_compared(&self) -> bool {
+        self.begin.is_none_or(|(_, leader_epoch)| leader_epoch.is_none())
+    }
+
+    /// Where to read on.
+    pub fn read_from(&self, partition: i32) -> Position {
+        let behind = |last: LastRecord| (last.offset + 1, Some(last.leader_epoch));
+        let (offset, leader_epoch) = self.begin.unwrap_or_else(|| self.last.map_or((self.position, None), behind));
+        Position { partition, offset, leader_epoch }
+    }
+
+    /// Takes note of a record, which is in the batch, or of the end that was met; the next one stands at `position`.
+    pub fn move_to(&mut self, position: i64, last: Option<LastRecord>, now: Instant) {
+        if position > self.position {
+            self.position = position;
+            self.moved = now;
+        }
+        self.last = last.or(self.last);
+        self.begin = None;
+    }
+
+    /// Kafka's id of the topic.
     pub fn topic_id(&self) -> &str {
-        &self.topic_id
+        loss::topic_of(&self.log_id)
     }
 
     pub fn bytes(&self) -> usize {
@@ -176,12 +222,14 @@ impl Open {
         self.batch.is_some() || self.position > self.committed
     }
 
-    fn append(&mut self, first: i64, files: Vec<crate::lake::ledger::LedgerFile>) -> Result<(), LakeError> {
+    fn append(&mut self, first: i64, files: Vec<LedgerFile>, losses: Vec<AcceptedLoss>) -> Result<(), LakeError> {
         let progress = Progress {
-            topic_id: self.topic_id.clone(),
+            topic_id: self.log_id.clone(),
             generation: self.generation,
             epoch: self.epoch + 1,
             next: self.position,
+            last: self.last,
+            losses,
         };
         self.store.commit(progress, first, files)?;
         self.epoch += 1;
@@ -195,7 +243,7 @@ impl Open {
         let batch = self.batch.take();
         let range = Range {
             topic: layout.topic.clone(),
-            topic_id: self.topic_id.clone(),
+            topic_id: self.log_id.clone(),
             partition,
             first: self.committed,
             next: self.position,
@@ -218,7 +266,8 @@ impl Open {
         committed.files = files.len() as u64;
         committed.bytes = files.iter().map(|file| file.bytes).sum();
         let epoch = self.epoch;
-        let result = self.append(range.first, files).and_then(|()| self.store.publish());
+        let losses = self.store.progress().map(|progress| progress.losses.clone()).unwrap_or_default();
+        let result = self.append(range.first, files, losses).and_then(|()| self.store.publish());
         // The store knows whether the record is in the ledger, whatever failed.
         let durable = self.store.progress().is_some_and(|progress| progress.epoch > epoch);
         (durable.then_some(committed), result)

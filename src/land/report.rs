@@ -21,7 +21,12 @@ pub struct Report {
     unit: Unit,
     summary: Summary,
     shown: Option<Instant>,
+    /// Of partitions that end, for readers of committed messages, before their log does: since when that is so.
+    blocked: BTreeMap<i32, Instant>,
 }
+
+/// A transaction that is open for longer is told as a trouble: Kafka ends those of its own default after a minute.
+const LONG_TRANSACTION: Duration = Duration::from_secs(90);
 
 impl Report {
     pub fn new(unit: Unit) -> Self {
@@ -34,11 +39,15 @@ impl Report {
         for reason in Reason::ALL {
             metrics::LAND_DEAD_LETTERS.begin(&[labels[0], labels[1], reason.name()]);
         }
-        Report { unit, summary: Summary::default(), shown: None }
+        Report { unit, summary: Summary::default(), shown: None, blocked: BTreeMap::new() }
     }
 
-    pub fn into_summary(self) -> Summary {
-        self.summary
+    pub fn into_summary(mut self) -> Summary {
+        self.take_summary()
+    }
+
+    pub fn take_summary(&mut self) -> Summary {
+        std::mem::take(&mut self.summary)
     }
 
     pub fn set(&self, state: State) {
@@ -84,7 +93,25 @@ impl Report {
         trouble: Option<&str>,
         consumer: &Consumer,
     ) {
-        match state(partitions, trouble) {
+        // The end that a reader of committed messages meets is not that of the log while a transaction is open.
+        let end_of = |id: i32| consumer.last_known_end(id);
+        let blocked = partitions.iter().filter_map(|(id, partition)| match partition {
+            Partition::Open(open) if open.at_end && end_of(*id).is_some_and(|end| end > open.position) => Some(*id),
+            _ => None,
+        });
+        let blocked: Vec<i32> = blocked.collect();
+        self.blocked.retain(|id, _| blocked.contains(id));
+        for id in &blocked {
+            self.blocked.entry(*id).or_insert_with(Instant::now);
+        }
+        let hanging = self.blocked.iter().find(|(_, since)| since.elapsed() >= LONG_TRANSACTION).map(|(id, since)| {
+            format!(
+                "records of partition {id} wait for a transaction of their producer that has been open for {} s: find it \
+                 with kafka-transactions.sh find-hanging, and abort it where its producer is gone",
+                since.elapsed().as_secs()
+            )
+        });
+        match state(partitions, &blocked, trouble.or(hanging.as_deref())) {
             Some(state) => self.unit.set(state),
             // Nothing is ours: usually since another process has it all.
             None if self.shown.is_none_or(|shown| shown.elapsed() >= DETAIL_INTERVAL) => {
@@ -104,7 +131,8 @@ impl Report {
         for (partition, found) in partitions {
             let value = match found {
                 Partition::Open(open) => {
-                    let end = if open.at_end { Some(open.position) } else { consumer.last_known_end(*partition) };
+                    let met = open.at_end.then_some(open.position);
+                    let end = end_of(*partition).max(met);
                     let lag = end.map(|end| (end - open.committed).max(0));
                     if let Some(lag) = lag {
                         let label = partition.to_string();
@@ -143,10 +171,11 @@ fn unassigned(table: &LandTable) -> String {
 }
 
 /// The state of the whole topic: that of the partition which is worst off. `None` where there is none.
-fn state(partitions: &BTreeMap<i32, Partition>, trouble: Option<&str>) -> Option<State> {
+/// `blocked` are those that are not at the end of their log although they have met an end.
+fn state(partitions: &BTreeMap<i32, Partition>, blocked: &[i32], trouble: Option<&str>) -> Option<State> {
     let mut waiting = None;
     let mut failing = trouble.map(str::to_owned);
-    let mut at_end = true;
+    let mut at_end = blocked.is_empty();
     for partition in partitions.values() {
         match partition {
             Partition::Stopped(reason) => return Some(State::Stopped(reason.clone())),

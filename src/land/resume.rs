@@ -1,6 +1,10 @@
 //! Where a partition is read on from: decided from its ledger and from what Kafka holds. Pure.
 
-use crate::lake::ledger::Progress;
+use crate::{
+    kafka::consumer::LastRecord,
+    lake::ledger::{AcceptedLoss, Progress},
+    loss::{self, Loss},
+};
 
 /// What Kafka says of a partition now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,81 +18,161 @@ pub struct Held {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resume {
-    At {
-        offset: i64,
-        generation: u32,
-        /// Whether a loss was accepted to get there: to be committed at once, so that the next start
-        /// need not ask again.
-        accepted: bool,
-    },
-    /// Records are gone that never landed; the text says which.
-    Lost(String),
+    At(Start),
+    /// Records are gone that never landed, or others stand where those were that have.
+    Lost(Box<Lost>),
 }
 
-pub fn resume(topic: &str, partition: i32, progress: Option<&Progress>, held: &Held, accept_loss: bool) -> Resume {
-    let Some(progress) = progress else {
-        return Resume::At { offset: held.low, generation: 0, accepted: false };
-    };
+/// Where reading begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub log_id: String,
+    pub generation: u32,
+    /// Everything before it has landed.
+    pub offset: i64,
+    /// Where Kafka is to be asked from, and the epoch by which it tells whether the log is still the one that was
+    /// read: behind the last record, for what stands between it and `offset` (marks of transactions) has an epoch
+    /// that nobody was told.
+    pub fetch_offset: i64,
+    pub leader_epoch: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    pub loss: Loss,
+    /// Where it is gone on at once the loss is accepted.
+    pub accepted: Start,
+}
+
+impl Lost {
+    /// What the ledger keeps of it; `progress` is that before.
+    pub fn note(&self, progress: &Progress) -> AcceptedLoss {
+        let Start { log_id, generation, offset, .. } = &self.accepted;
+        AcceptedLoss { topic_id: log_id.clone(), next: progress.next, offset: *offset, generation: *generation }
+    }
+}
+
+fn plain(log_id: String, generation: u32, offset: i64) -> Start {
+    Start { log_id, generation, offset, fetch_offset: offset, leader_epoch: None }
+}
+
+pub fn resume(topic: &str, partition: i32, progress: Option<&Progress>, held: &Held) -> Resume {
+    let Some(progress) = progress else { return Resume::At(plain(held.topic_id.clone(), 0, held.low)) };
     let next = progress.next;
-    let (lost, offset, generation) = if progress.topic_id != held.topic_id {
-        let lost = format!(
-            "topic {topic} was deleted and made again (its id was {}, now it is {}): what its partition {partition} held from \
-             offset {next} on is lost, unless nothing was there; start land with --accept-loss to land the new topic from \
-             its first record",
-            progress.topic_id, held.topic_id
-        );
-        (lost, held.low, progress.generation + 1)
-    } else if next < held.low {
-        let lost = format!(
-            "offsets {next} to {} of partition {partition} of topic {topic} were deleted before they had landed; start land \
-             with --accept-loss to go on at {}, and raise the topic's retention.ms",
-            held.low - 1,
-            held.low
-        );
-        (lost, held.low, progress.generation)
-    } else if next > held.high {
-        let lost = format!(
-            "partition {partition} of topic {topic} ends at offset {}, but everything before {next} has landed: the brokers \
-             have lost records, and new ones stand where those were; start land with --accept-loss to land all that is there \
-             now, as a new topic",
-            held.high
-        );
-        (lost, held.low, progress.generation + 1)
-    } else {
-        return Resume::At { offset: next, generation: progress.generation, accepted: false };
+    let lost = |to: &str, what, then: String, accepted| {
+        let name = Loss::name("", topic, partition, next, to);
+        Resume::Lost(Box::new(Lost { loss: Loss { name, what, then }, accepted }))
     };
-    if accept_loss { Resume::At { offset, generation, accepted: true } } else { Resume::Lost(lost) }
+    let known_id = loss::topic_of(&progress.topic_id);
+    if known_id != held.topic_id {
+        let what = format!(
+            "topic {topic} was deleted and made again (its id was {known_id}, now it is {}): what its partition \
+             {partition} held from offset {next} on is lost, unless nothing was there",
+            held.topic_id
+        );
+        let accepted = plain(held.topic_id.clone(), progress.generation + 1, held.low);
+        return lost(&held.topic_id, what, "to land the new topic from its first record".to_owned(), accepted);
+    }
+    if next < held.low {
+        let what = format!(
+            "offsets {next} to {} of partition {partition} of topic {topic} were deleted before they had landed (raise \
+             the topic's retention.ms)",
+            held.low - 1
+        );
+        let accepted = plain(progress.topic_id.clone(), progress.generation, held.low);
+        return lost(&held.low.to_string(), what, format!("to go on at {}", held.low), accepted);
+    }
+    let log_id = progress.topic_id.clone();
+    match progress.last {
+        // Kafka itself says from where on the log is another one.
+        Some(LastRecord { offset, leader_epoch }) if offset + 1 >= held.low => Resume::At(Start {
+            fetch_offset: offset + 1,
+            leader_epoch: Some(leader_epoch),
+            ..plain(log_id, progress.generation, next)
+        }),
+        _ if next > held.high => Resume::Lost(Box::new(diverged(topic, partition, progress, None, held.high))),
+        _ => Resume::At(plain(log_id, progress.generation, next)),
+    }
+}
+
+/// The log that was read ends before the position: brokers have lost records, and those that came afterwards stand
+/// where they were. It is the one that was read up to `common`, where Kafka could say that; `high` is where the next
+/// record will stand.
+pub fn diverged(topic: &str, partition: i32, progress: &Progress, common: Option<i64>, high: i64) -> Lost {
+    let next = progress.next;
+    // Where nobody knows which of the records below its end have landed, none of them is landed again.
+    let offset = common.unwrap_or(high).min(high).min(next);
+    let unknown = match common {
+        Some(_) => String::new(),
+        None => " (which of those before it have landed cannot be told any more; none of them is landed)".to_owned(),
+    };
+    let what = format!(
+        "partition {partition} of topic {topic} is not the log that was landed: everything before offset {next} has \
+         landed, but the brokers have lost the records from {offset} on, and others come in their place"
+    );
+    let then = format!("to land what stands there from {offset} on{unknown}");
+    let log_id = loss::next_log(&progress.topic_id);
+    let name = Loss::name("", topic, partition, next, loss::log_name(&log_id));
+    Lost { loss: Loss { name, what, then }, accepted: plain(log_id, progress.generation + 1, offset) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn decide(next: i64, id: &str, low: i64, high: i64, accept: bool) -> Resume {
-        let progress = Progress { topic_id: "old".into(), generation: 2, epoch: 5, next };
-        resume("orders", 1, Some(&progress), &Held { topic_id: id.into(), low, high }, accept)
+    fn progress(next: i64, last: Option<(i64, i32)>) -> Progress {
+        let last = last.map(|(offset, leader_epoch)| LastRecord { offset, leader_epoch });
+        Progress { topic_id: "old+1".into(), generation: 2, epoch: 5, next, last, ..Progress::default() }
     }
 
-    fn at(offset: i64, generation: u32, accepted: bool) -> Resume {
-        Resume::At { offset, generation, accepted }
+    fn decide(progress: &Progress, id: &str, low: i64, high: i64) -> Resume {
+        resume("orders", 1, Some(progress), &Held { topic_id: id.into(), low, high })
+    }
+
+    fn at(log_id: &str, generation: u32, offset: i64) -> Start {
+        plain(log_id.into(), generation, offset)
     }
 
     #[test]
     fn goes_on_where_the_ledger_says_while_the_records_are_there() {
-        assert_eq!(resume("t", 0, None, &Held { topic_id: "x".into(), low: 7, high: 9 }, false), at(7, 0, false));
+        let held = Held { topic_id: "x".into(), low: 7, high: 9 };
+        assert_eq!(resume("t", 0, None, &held), Resume::At(at("x", 0, 7)));
         for next in [10, 15, 20] {
-            assert_eq!(decide(next, "old", 10, 20, false), at(next, 2, false));
+            assert_eq!(decide(&progress(next, None), "old", 10, 20), Resume::At(at("old+1", 2, next)));
+        }
+    }
+
+    /// Also where the position lies beyond the end: Kafka is asked, and tells from where on the log is another.
+    #[test]
+    fn asks_behind_the_last_record_by_its_epoch_where_that_is_still_held() {
+        for (next, high) in [(16, 20), (16, 12)] {
+            let start = Start { fetch_offset: 15, leader_epoch: Some(4), ..at("old+1", 2, next) };
+            assert_eq!(decide(&progress(next, Some((14, 4))), "old", 10, high), Resume::At(start));
+        }
+        assert_eq!(decide(&progress(16, Some((14, 4))), "old", 16, 20), Resume::At(at("old+1", 2, 16)));
+    }
+
+    #[test]
+    fn stops_where_records_are_gone_and_goes_on_without_landing_one_twice() {
+        let lost = [
+            (9, "old", "orders/1@9-10", at("old+1", 2, 10)),
+            // Nobody knows which of 10 to 19 have landed.
+            (21, "old", "orders/1@21-log2", at("old+2", 3, 20)),
+            (15, "new", "orders/1@15-new", at("new", 3, 10)),
+        ];
+        for (next, id, name, accepted) in lost {
+            let Resume::Lost(lost) = decide(&progress(next, None), id, 10, 20) else { panic!("{next} {id}") };
+            assert_eq!((lost.loss.name.as_str(), &lost.accepted), (name, &accepted));
+            assert!(loss::told("land", &[lost.loss]).contains(&next.to_string()));
         }
     }
 
     #[test]
-    fn stops_where_records_are_gone_until_that_is_accepted() {
-        for (next, id, accepted) in
-            [(9, "old", at(10, 2, true)), (21, "old", at(10, 3, true)), (15, "new", at(10, 3, true))]
-        {
-            let Resume::Lost(text) = decide(next, id, 10, 20, false) else { panic!("{next} {id}") };
-            assert!(text.contains("--accept-loss") && text.contains(&next.to_string()), "{text}");
-            assert_eq!(decide(next, id, 10, 20, true), accepted);
-        }
+    fn what_came_after_the_logs_parted_is_landed_and_nothing_before_it() {
+        let known = diverged("orders", 1, &progress(100, None), Some(60), 200);
+        assert_eq!((known.loss.name.as_str(), known.accepted), ("orders/1@100-log2", at("old+2", 3, 60)));
+        // The log has not grown past the position: all that it holds had landed.
+        assert_eq!(diverged("orders", 1, &progress(100, None), None, 200).accepted.offset, 100);
+        assert_eq!(diverged("orders", 1, &progress(100, None), None, 80).accepted.offset, 80);
     }
 }

@@ -13,6 +13,7 @@ use super::{
     member::Member,
     partition::{Cause, Committed, Open, OpenError, Partition},
     report::Report,
+    resume::diverged,
     schema::Schema,
     source::Source,
 };
@@ -21,11 +22,12 @@ use crate::{
     config::model::{Kafka, Land, LandTable, Pipeline},
     health::State,
     kafka::{
-        consumer::{Consumer, Poll, Polled, Rebalance, Record},
+        consumer::{Consumer, ConsumerError, Poll, Polled, Position, Rebalance, Record, damaged},
         replay,
     },
+    loss::{self, Loss},
     metrics,
-    stage::Context,
+    stage::{Context, Summary},
 };
 use std::{
     collections::BTreeMap,
@@ -60,11 +62,22 @@ pub struct Table {
     /// Failures in a row of each partition, until its next commit: how many, and the last one.
     failures: BTreeMap<i32, (u32, String)>,
     topic_checked: Option<Instant>,
+    /// Why the group does not take us, or Kafka gives nothing of the topic: until something comes.
+    refusal: Option<String>,
+    hold: Hold,
     /// What keeps the whole topic from going on, such as brokers that are away; empty when nothing does.
     trouble: Option<String>,
     probed: Instant,
     /// Where the topic ended when everything had been written to it.
     targets: Option<Targets>,
+}
+
+/// Whether another table's batch is waited for.
+#[derive(Default)]
+struct Hold {
+    since: Option<Instant>,
+    /// Nothing is read meanwhile, so that the consumer can be polled without taking more.
+    is_long: bool,
 }
 
 struct Targets {
@@ -122,6 +135,8 @@ impl Table {
             report,
             failures: BTreeMap::new(),
             topic_checked: None,
+            refusal: None,
+            hold: Hold::default(),
             trouble: None,
             probed: Instant::now(),
             targets: None,
@@ -129,33 +144,35 @@ impl Table {
     }
 
     /// Lands the topic until shutdown, or until it has caught up where that was asked for.
-    pub fn run(mut self) -> Report {
+    pub fn run(mut self) -> Summary {
         let group = super::group(&self.land, &self.config);
         let member = Member::take(&self.config);
         let instance = member.as_ref().map(|member| member.name.as_str());
         loop {
-            let made = Consumer::new(&self.pipeline.kafka, &group, &self.config.topic, instance);
+            let session_ms = self.land.session_timeout_ms;
+            let made = Consumer::new(&self.pipeline.kafka, &group, &self.config.topic, instance, session_ms);
             let ended = match made {
                 Ok(mut consumer) => {
                     let ended = self.drive(&mut consumer);
                     self.partitions.clear();
                     self.failures.clear();
+                    self.budget.release(self.index);
                     consumer.close();
                     ended
                 }
                 Err(error) => Err(error.to_string()),
             };
             match ended {
-                Ok(End::Done) => return self.report,
+                Ok(End::Done) => return self.report.take_summary(),
                 Ok(End::Again(reason)) => {
                     self.report.set(State::Failing(format!("the Kafka client gave up: {reason}; a new one is made")));
                     if self.runtime.block_on(self.context.pause(RECREATE_PAUSE_MS)) {
-                        return self.report;
+                        return self.report.take_summary();
                     }
                 }
                 Err(reason) => {
                     self.report.stop(reason);
-                    return self.report;
+                    return self.report.take_summary();
                 }
             }
         }
@@ -167,10 +184,10 @@ impl Table {
                 return self.drain(consumer).map(|()| End::Done);
             }
             self.open_parked(consumer)?;
-            let wait = self.budget_advice(consumer)?;
-            if wait {
+            if self.hold(consumer)? {
                 // Another table is about to make room; reading on would only take more of it.
                 std::thread::sleep(Duration::from_millis(20));
+                self.rotate(consumer)?;
                 continue;
             }
             let poll = consumer.poll(POLL_TIMEOUT);
@@ -197,8 +214,29 @@ impl Table {
             self.forget_failures();
             // A partition that has been opened again has not recovered before it commits.
             let failure = self.failures.values().next().map(|(_, text)| text.as_str());
-            self.report.show(&self.config, &self.partitions, failure.or(self.trouble.as_deref()), consumer);
+            let trouble = failure.or(self.refusal.as_deref()).or(self.trouble.as_deref());
+            self.report.show(&self.config, &self.partitions, trouble, consumer);
         }
+    }
+
+    /// Whether to wait, for a moment, for another table that is about to commit. Where that takes longer, reading stops
+    /// instead: the group wants us to poll, and what we hold ourselves is to be committed in time.
+    fn hold(&mut self, consumer: &Consumer) -> Result<bool, String> {
+        const MOMENT: Duration = Duration::from_secs(1);
+        if !self.budget_advice(consumer)? {
+            let held = std::mem::take(&mut self.hold);
+            if held.is_long {
+                self.read_from_open(consumer);
+            }
+            return Ok(false);
+        }
+        let since = *self.hold.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= MOMENT && !self.hold.is_long {
+            self.hold.is_long = true;
+            tracing::info!(topic = %self.config.topic, "reading waits for memory that other tables hold");
+            self.read_from_open(consumer);
+        }
+        Ok(!self.hold.is_long)
     }
 
     /// A partition has recovered when it commits, or when it finds nothing left to commit.
@@ -222,6 +260,7 @@ impl Table {
                 }
             }
             if let Rebalance::Assigned(found) = rebalance {
+                self.refusal = None;
                 tracing::info!(topic = %self.config.topic, partitions = ?found, "partitions assigned");
                 self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
                 // It waits no more: from here on its silence would mean something.
@@ -242,20 +281,51 @@ impl Table {
             .filter(|(_, partition)| matches!(partition, Partition::Parked { until, .. } if *until <= now))
             .map(|(id, _)| *id)
             .collect();
+        // All of them, so that they can be accepted together.
+        let mut lost: Vec<Loss> = Vec::new();
         for id in due {
-            match Open::new(&self.config, id, consumer, self.options.accept_loss) {
+            match Open::new(&self.config, id, consumer, &self.options.accepted) {
                 Ok(open) => {
                     opened = true;
                     self.topic_checked = Some(Instant::now());
                     self.partitions.insert(id, Partition::Open(Box::new(open)));
                 }
-                Err(OpenError::Lost(text)) => return Err(text),
+                Err(OpenError::Lost(loss)) => lost.push(loss),
                 Err(error) => self.fail(id, error),
             }
+        }
+        if !lost.is_empty() {
+            return Err(loss::told("land", &lost));
         }
         if opened {
             self.read_from_open(consumer);
         }
+        Ok(())
+    }
+
+    /// The log is not the one that was read. What is not committed is read again, for it may still be there; where
+    /// even what has landed is of the other log, that is a loss.
+    fn part(&mut self, id: i32, common: Option<i64>, consumer: &Consumer) -> Result<(), String> {
+        let Some(Partition::Open(open)) = self.partitions.get_mut(&id) else { return Ok(()) };
+        let progress = open.store.progress().filter(|_| !open.is_dirty()).cloned();
+        let parted = progress.map_or(Ok(()), |progress| {
+            let (_, high) = consumer.watermarks(id, KAFKA_TIMEOUT).map_err(OpenError::from)?;
+            let lost = diverged(&self.config.topic, id, &progress, common, high);
+            if !self.options.accepted.holds(&lost.loss) {
+                return Err(OpenError::Lost(lost.loss));
+            }
+            open.accept(&lost)?;
+            self.options.accepted.spend(&lost.loss);
+            Ok(())
+        });
+        match parted {
+            Ok(()) => {
+                self.partitions.insert(id, Partition::new());
+            }
+            Err(OpenError::Lost(loss)) => return Err(loss::told("land", &[loss])),
+            Err(error) => self.fail(id, error),
+        }
+        self.read_from_open(consumer);
         Ok(())
     }
 
@@ -273,10 +343,18 @@ impl Table {
 
     /// Tells the consumer to read what is open, each from its position.
     fn read_from_open(&mut self, consumer: &Consumer) {
-        let positions: Vec<(i32, i64)> = self.open().map(|(id, open)| (*id, open.position)).collect();
+        let is_read = !self.hold.is_long;
+        let positions: Vec<_> = self.open().filter(|_| is_read).map(|(id, open)| open.read_from(*id)).collect();
         if let Err(error) = consumer.assign(&positions) {
-            // The group is about to tell us something else; the rebalance opens everything anew.
-            tracing::debug!(topic = %self.config.topic, "{error}");
+            // Usually the group is about to tell us something else, and the rebalance opens everything anew. Nothing
+            // is read whose log was not compared.
+            let text = error.to_string();
+            let until = Instant::now() + Duration::from_secs(1);
+            for Position { partition, .. } in positions {
+                let cause = Cause::Failed(text.clone());
+                self.partitions.insert(partition, Partition::Parked { until, cause });
+            }
+            let _ = consumer.assign(&[]);
         }
         for partition in self.partitions.values_mut() {
             if let Partition::Open(open) = partition {
@@ -306,12 +384,10 @@ impl Table {
             match item {
                 Polled::Record(record) => self.record(&record, poll.consumer(), polled, now_micros)?,
                 Polled::End { partition, offset } => {
+                    self.refusal = None;
                     if let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) {
                         // Markers of transactions take offsets: the position is past them.
-                        if offset > open.position {
-                            open.position = offset;
-                            open.moved = polled;
-                        }
+                        open.move_to(offset, None, polled);
                         open.at_end = true;
                     }
                 }
@@ -323,9 +399,30 @@ impl Table {
                     }
                     self.read_from_open(poll.consumer());
                 }
+                Polled::Diverged { partition, common } => {
+                    self.part(partition, common, poll.consumer()).map_err(Interrupt::Stop)?;
+                }
                 Polled::Fatal(text) => return Err(Interrupt::Client(text)),
-                Polled::Failed { code, text } => {
-                    tracing::debug!(topic = %self.config.topic, "Kafka: {code}: {text}");
+                Polled::Damaged { partition, offset, text } => {
+                    // What is before it has landed, then; what is not can be read again.
+                    self.commit(partition, poll.consumer()).map_err(Interrupt::Stop)?;
+                    if let Some(found @ Partition::Open(_)) = self.partitions.get_mut(&partition) {
+                        let topic = &self.config.topic;
+                        *found = Partition::Stopped(damaged(topic, partition, offset, &text, "landed", "land"));
+                        self.read_from_open(poll.consumer());
+                    }
+                }
+                Polled::Failed { partition: None, error } => {
+                    metrics::LAND_ERRORS.add(&[&self.pipeline.name, &self.config.topic], 1);
+                    self.report.failed();
+                    self.refusal = Some(error.to_string());
+                }
+                Polled::Failed { partition: Some(partition), error } => {
+                    self.commit(partition, poll.consumer()).map_err(Interrupt::Stop)?;
+                    if matches!(self.partitions.get(&partition), Some(Partition::Open(_))) {
+                        self.fail(partition, ConsumerError::Fetch { partition, error }.into());
+                        self.read_from_open(poll.consumer());
+                    }
                 }
             }
         }
@@ -342,7 +439,11 @@ impl Table {
     ) -> Result<(), Interrupt> {
         let Some(Partition::Open(open)) = self.partitions.get_mut(&record.partition) else { return Ok(()) };
         if record.offset < open.position {
-            return Ok(());
+            // Where only marks of transactions were: these have gone with the end of the log.
+            return match open.last.is_some_and(|last| record.offset > last.offset) {
+                true => self.part(record.partition, Some(record.offset), consumer).map_err(Interrupt::Stop),
+                false => Ok(()),
+            };
         }
         let mut decoded = self.decoder.decode(record.payload);
         if decoded.is_ok()
@@ -359,11 +460,10 @@ impl Table {
             Ok(day) => batch.push(&self.layout, record, &self.decoder, day, now_micros),
             Err(rejection) => batch.push_dead_letter(&self.config.topic, record, &rejection),
         }
-        open.position = record.offset + 1;
-        open.at_end = false;
-        open.moved = polled;
         let full = batch.bytes as u64 >= self.land.rotate_bytes.min(BATCH_BYTES_LIMIT)
             || batch.files() as u64 >= self.land.max_files;
+        open.move_to(record.offset + 1, record.as_last(), polled);
+        open.at_end = false;
         if full {
             self.commit(record.partition, consumer).map_err(Interrupt::Stop)?;
         }
@@ -461,14 +561,22 @@ impl Table {
         self.trouble = None;
         let found = description.id.to_string();
         match self.partitions.get(&id) {
-            Some(Partition::Open(open)) if open.topic_id() != found => Err(format!(
-                "topic {} was deleted and made again while it was being landed (its id was {}, now it is {found}): records \
-                 from offset {} of partition {id} on had not landed; start land with --accept-loss to land the new topic \
-                 from its first record",
-                self.config.topic,
-                open.topic_id(),
-                open.committed,
-            )),
+            Some(Partition::Open(open)) if open.topic_id() != found => {
+                let topic = &self.config.topic;
+                let lost: Vec<Loss> = self
+                    .open()
+                    .map(|(id, open)| Loss {
+                        name: Loss::name("", topic, *id, open.committed, &found),
+                        what: format!("records from offset {} of partition {id} on had not landed", open.committed),
+                        then: "to land the new topic from its first record".to_owned(),
+                    })
+                    .collect();
+                Err(format!(
+                    "topic {topic} was deleted and made again while it was being landed (its id was {}, now it is {found}): {}",
+                    open.topic_id(),
+                    loss::told("land", &lost),
+                ))
+            }
             _ => {
                 self.topic_checked = Some(Instant::now());
                 Ok(true)
@@ -559,10 +667,14 @@ impl Table {
         }
         let Some(Targets { topic_id, ends }) = &self.targets else { return Ok(false) };
         let reached = ends.iter().all(|(id, target)| match self.partitions.get(id) {
-            Some(Partition::Open(open)) => open.committed >= *target && open.batch.is_none(),
+            Some(Partition::Open(open)) => open.is_compared() && open.committed >= *target && open.batch.is_none(),
             Some(Partition::Stopped(_)) => true,
+            // It is ours, and about to be opened.
+            Some(Partition::Parked { cause: Cause::New, .. }) => false,
             // Somebody else reads it: what is committed is in the ledger.
-            _ => super::has_landed(&self.config, *id, topic_id, *target),
+            _ => super::has_landed(&self.config, *id, topic_id, *target, || {
+                consumer.watermarks(*id, KAFKA_TIMEOUT).ok().map(|(_, end)| end)
+            }),
         });
         if reached {
             // Always asked at the end, so that a topic made anew in the last second is noticed.
@@ -579,6 +691,13 @@ impl Table {
     fn drain(&mut self, consumer: &Consumer) -> Result<(), String> {
         self.commit_all(consumer)?;
         self.stopped().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Table {
+    /// However it ends, what it held is not held against the others.
+    fn drop(&mut self) {
+        self.budget.release(self.index);
     }
 }
 

@@ -41,7 +41,8 @@ impl Vouched {
     /// The last offset of which the file stood in its place before the listing; none where no ledger says.
     pub fn landed_to(&self, partition: i32) -> Option<i64> {
         let ledger = self.before.get(&partition)?;
-        let progress = ledger.progress.as_ref().filter(|progress| progress.topic_id == self.topic_id)?;
+        let progress =
+            ledger.progress.as_ref().filter(|progress| crate::loss::topic_of(&progress.topic_id) == self.topic_id)?;
         // Files of the last commit that may still be staged name the offsets that it began with.
         let name = |path: &str| FileName::parse(&Path::new(path).file_name()?.to_string_lossy());
         let pending = ledger.pending.iter().filter_map(|file| Some(name(&file.path)?.first_offset)).min();
@@ -70,7 +71,7 @@ mod tests {
             bytes: 1,
             crc32c: 0,
         };
-        let progress = Progress { topic_id: topic_id.to_owned(), generation: 1, epoch: 1, next };
+        let progress = Progress { topic_id: topic_id.to_owned(), generation: 1, epoch: 1, next, ..Progress::default() };
         Recovery { progress: Some(progress), pending: pending.iter().map(file).collect(), good: 0 }
     }
 

@@ -84,6 +84,7 @@ pub fn flush_of(rows: Vec<WindowRow>, next_offset: i64) -> Flush {
         topic_id: "AAAA".to_owned(),
         next_offset,
         replay_offset: next_offset / 2,
+        last: None,
     };
     Flush {
         now_ms: NOON_MS,

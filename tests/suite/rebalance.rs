@@ -148,7 +148,7 @@ fn a_member_that_leaves_at_once_does_not_wait_for_ever() {
         let (left, has_left) = mpsc::channel();
         let (kafka, name, topic) = (kafka.clone(), group.clone(), topic.clone());
         std::thread::spawn(move || {
-            let consumer = Consumer::new(&kafka, &name, &topic, instance).expect("a member");
+            let consumer = Consumer::new(&kafka, &name, &topic, instance, 6_000).expect("a member");
             let _ = is_to_leave.recv();
             consumer.close();
             let _ = left.send(());

@@ -9,11 +9,12 @@ use super::{
 use crate::{
     analyze::{anomaly::Moment, window::WindowRow},
     failpoint,
+    kafka::consumer::LastRecord,
     record::headers::{self, Headers},
 };
 use deadpool_postgres::{Object, Transaction};
 use std::collections::{BTreeMap, HashMap};
-use tokio_postgres::IsolationLevel;
+use tokio_postgres::{IsolationLevel, types::ToSql};
 
 /// Dead letters of one statement hold about so many bytes.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -39,12 +40,14 @@ pub struct Flush {
 pub struct PartitionProgress {
     pub topic: String,
     pub partition: i32,
-    /// Kafka's id of the topic.
+    /// Kafka's id of the topic, or what stands for it where the log was truncated (see [`crate::loss::next_log`]).
     pub topic_id: String,
     /// Where reading goes on.
     pub next_offset: i64,
     /// Where reading begins again after a restart: the oldest open pane's first record.
     pub replay_offset: i64,
+    /// The last record before `next_offset`, where its epoch is known.
+    pub last: Option<LastRecord>,
 }
 
 /// A row of `dead_letters`.
@@ -167,14 +170,16 @@ async fn move_partitions(
         }
     }
     let update = "UPDATE analyze_partitions AS p SET topic_id = n.topic_id, next_offset = n.next_offset,
-           replay_offset = n.replay_offset, updated_at = now()
-         FROM unnest($2::text[], $3::int4[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
-           AS n(topic, partition, topic_id, next_offset, replay_offset, previous)
+           replay_offset = n.replay_offset, last_offset = n.last_offset, leader_epoch = n.leader_epoch,
+           updated_at = now()
+         FROM unnest($2::text[], $3::int4[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int4[])
+           AS n(topic, partition, topic_id, next_offset, replay_offset, previous, last_offset, leader_epoch)
          WHERE p.job = $1 AND p.topic = n.topic AND p.partition = n.partition AND p.next_offset = n.previous";
-    let insert = "INSERT INTO analyze_partitions (job, topic, partition, topic_id, next_offset, replay_offset)
-         SELECT $1, n.topic, n.partition, n.topic_id, n.next_offset, n.replay_offset
-         FROM unnest($2::text[], $3::int4[], $4::text[], $5::int8[], $6::int8[], $7::int8[])
-           AS n(topic, partition, topic_id, next_offset, replay_offset, previous)
+    let insert = "INSERT INTO analyze_partitions (job, topic, partition, topic_id, next_offset, replay_offset,
+           last_offset, leader_epoch)
+         SELECT $1, n.topic, n.partition, n.topic_id, n.next_offset, n.replay_offset, n.last_offset, n.leader_epoch
+         FROM unnest($2::text[], $3::int4[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::int8[], $9::int4[])
+           AS n(topic, partition, topic_id, next_offset, replay_offset, previous, last_offset, leader_epoch)
          ON CONFLICT (job, topic, partition) DO NOTHING";
     for (sql, list) in [(update, moved), (insert, new)] {
         if list.is_empty() {
@@ -187,9 +192,11 @@ async fn move_partitions(
         let next: Vec<i64> = list.iter().map(|(p, _)| p.next_offset).collect();
         let replay: Vec<i64> = list.iter().map(|(p, _)| p.replay_offset).collect();
         let previous: Vec<i64> = list.iter().map(|(_, previous)| *previous).collect();
-        let changed = transaction
-            .execute(&statement, &[&expected.job, &topics, &partitions, &topic_ids, &next, &replay, &previous])
-            .await?;
+        let last_offsets: Vec<Option<i64>> = list.iter().map(|(p, _)| p.last.map(|last| last.offset)).collect();
+        let epochs: Vec<Option<i32>> = list.iter().map(|(p, _)| p.last.map(|last| last.leader_epoch)).collect();
+        let parameters: [&(dyn ToSql + Sync); 9] =
+            [&expected.job, &topics, &partitions, &topic_ids, &next, &replay, &previous, &last_offsets, &epochs];
+        let changed = transaction.execute(&statement, &parameters).await?;
         if changed != list.len() as u64 {
             return Err(StoreError::Conflict {
                 job: expected.job.to_owned(),

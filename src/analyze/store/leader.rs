@@ -7,6 +7,7 @@ use super::{
     lock::Lock,
     wire::Timestamp,
 };
+use crate::kafka::consumer::LastRecord;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_postgres::Client;
 
@@ -225,8 +226,8 @@ impl Leader {
 pub(super) async fn partitions(client: &Client, job: &str) -> Result<Vec<PartitionProgress>, StoreError> {
     let rows = client
         .query(
-            "SELECT topic, partition, topic_id, next_offset, replay_offset FROM analyze_partitions
-             WHERE job = $1 ORDER BY topic, partition",
+            "SELECT topic, partition, topic_id, next_offset, replay_offset, last_offset, leader_epoch
+             FROM analyze_partitions WHERE job = $1 ORDER BY topic, partition",
             &[&job],
         )
         .await?;
@@ -236,6 +237,10 @@ pub(super) async fn partitions(client: &Client, job: &str) -> Result<Vec<Partiti
         topic_id: row.get(2),
         next_offset: row.get(3),
         replay_offset: row.get(4),
+        last: row
+            .get::<_, Option<i64>>(5)
+            .zip(row.get(6))
+            .map(|(offset, leader_epoch)| LastRecord { offset, leader_epoch }),
     };
     Ok(rows.into_iter().map(partition).collect())
 }

@@ -226,6 +226,8 @@ pub struct Land {
     pub max_files: u64,
     /// Bound on the memory of open batches, over all tables and partitions of the pipeline.
     pub buffer_bytes: u64,
+    /// How long the consumer group waits for a member that does not answer.
+    pub session_timeout_ms: u64,
     /// zstd level of the Parquet pages, 1 to 22.
     pub compression_level: i32,
     pub tables: Vec<LandTable>,

@@ -71,6 +71,7 @@ fn the_contract_loads_unchanged() {
             rotate_bytes: 134_217_728,
             max_files: 1_000,
             buffer_bytes: 67_108_864,
+            session_timeout_ms: 6_000,
             compression_level: 1,
             tables: vec![LandTable {
                 topic: "2025em1100506_food_orders_raw".into(),

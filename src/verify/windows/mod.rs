@@ -190,7 +190,7 @@ impl JobUnit {
         for (number, input) in job.inputs.iter().enumerate() {
             let topic_id = topic::find(kafka, &input.topic)?.id.to_string();
             let mut known = topics.stored.partitions.iter().filter(|known| known.topic == input.topic);
-            if known.any(|known| known.topic_id != topic_id) {
+            if known.any(|known| crate::loss::topic_of(&known.topic_id) != topic_id) {
                 return Err(WindowsError::OtherTopic { job: job.name.clone(), topic: input.topic.clone() });
             }
             let extents = Reader::open(kafka, &input.topic)?.extents()?;

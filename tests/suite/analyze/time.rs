@@ -194,7 +194,8 @@ fn a_topic_may_be_emptied_once_its_windows_are_final() {
     assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}", run.stderr());
     let reason = run.json()["analyze"]["failures"][0]["reason"].as_str().expect("a reason").to_owned();
     assert!(reason.contains("--accept-loss"), "{reason}");
-    let mut run = scene.start(&file, &["--accept-loss", "--until-caught-up"], &[]);
+    let mut run =
+        scene.start(&file, &["--accept-loss", &crate::harness::run::losses(&reason), "--until-caught-up"], &[]);
     assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
     scene.catch_up(&file);
 }

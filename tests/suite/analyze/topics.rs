@@ -9,7 +9,7 @@ use super::{
 use crate::harness::{
     DEADLINE, block_on, eventually,
     kafka::{create_topic, topics},
-    run::Exit,
+    run::{Exit, losses},
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -98,9 +98,10 @@ fn a_topic_made_anew_stops_the_job_until_the_loss_is_accepted() {
     told(run.json()["analyze"]["failures"][0]["reason"].as_str().unwrap_or_default());
     // As many as before: by the offsets alone nobody would notice.
     write_minute(&scene, "after", MONTH_END_MS + 120_000);
-    told(&refusal(&scene, &file));
+    let reason = refusal(&scene, &file);
+    told(&reason);
 
-    let mut run = scene.start(&file, &["--accept-loss", "--until-caught-up"], &[]);
+    let mut run = scene.start(&file, &["--accept-loss", &losses(&reason), "--until-caught-up"], &[]);
     assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
     // What was accepted stays accepted.
     scene.catch_up(&file);
@@ -143,7 +144,7 @@ fn records_that_are_gone_stop_the_job_until_the_loss_is_accepted() {
     for said in ["--accept-loss", &scene.chat, &replay.to_string(), &(next - 1).to_string(), "retention"] {
         assert!(reason.contains(said), "no {said:?} in: {reason}");
     }
-    let mut run = scene.start(&file, &["--accept-loss", "--until-caught-up"], &[]);
+    let mut run = scene.start(&file, &["--accept-loss", &losses(&reason), "--until-caught-up"], &[]);
     assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
     // Other partitions have lost nothing.
     let wrong = "SELECT count(*) FROM chat_summary_minute WHERE NOT is_final AND stream_id <> 's0'";

@@ -2,9 +2,9 @@
 
 use super::scene::{Orders, PARTITIONS, assert_same, contents, try_dlq};
 use crate::harness::{
-    DEADLINE, block_on, eventually,
+    DEADLINE, Run, block_on, eventually,
     kafka::{create_topic, read_topic, topics},
-    run::Exit,
+    run::{Exit, losses},
 };
 use headwater::{config::model::Kafka, kafka::admin::delete_topics};
 use serde_json::json;
@@ -30,7 +30,10 @@ fn records_of_a_topic_made_anew_are_replayed_too() {
         writer.send(&record);
     }
     writer.flush();
-    orders.land(&["--accept-loss"]);
+    // Each partition has lost something.
+    let mut run = Run::start(&orders.test, &["land", "-c", &orders.file, "--until-caught-up"]);
+    assert_eq!(run.wait(DEADLINE), Exit::Code(1));
+    orders.land(&["--accept-loss", &losses(&run.stdout())]);
 
     let list = orders.json("list", &["--by", "topic"]);
     assert_eq!((&list["count"], &list["replayed"]), (&json!(60), &json!(30)));

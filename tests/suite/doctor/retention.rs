@@ -2,7 +2,11 @@
 
 use super::{ROOM, Said, cures, doctor};
 use crate::{
-    harness::{DEADLINE, Run, Test, block_on, kafka::create_topic, run::Exit},
+    harness::{
+        DEADLINE, Run, Test, block_on,
+        kafka::create_topic,
+        run::{Exit, losses},
+    },
     lake_faults::topics::{admin, delete_topic},
     landing::{self, Table, Writer},
 };
@@ -119,7 +123,7 @@ fn records_that_are_gone_unread_are_told_and_so_is_a_topic_made_again() {
         message.contains("offsets 10 to 14") && cure.starts_with("headwater land --accept-loss"),
         "{message} {cure}"
     );
-    kept.land(&["--accept-loss"]);
+    kept.land(&["--accept-loss", &losses(&cure)]);
     kept.look().assert_well(&[ROOM]);
 
     delete_topic(&kept.test, topic);
@@ -127,9 +131,9 @@ fn records_that_are_gone_unread_are_told_and_so_is_a_topic_made_again() {
     kept.write(100..110);
     let said = kept.look();
     assert_eq!(said.exit, Exit::Code(1), "{said}");
-    let (message, _) = said.trouble("failure", "retention", topic);
+    let (message, cure) = said.trouble("failure", "retention", topic);
     assert!(message.contains("was deleted and made again"), "{message}");
-    kept.land(&["--accept-loss"]);
+    kept.land(&["--accept-loss", &losses(&cure)]);
     kept.look().assert_well(&[ROOM]);
 }
 
@@ -177,7 +181,7 @@ fn a_job_is_held_against_its_topics_too() {
     let (message, cure) = said.trouble("failure", "retention", &chat);
     assert!(message.contains("are gone before their windows were final"), "{message}");
     assert!(cure.starts_with("headwater analyze --accept-loss"), "{cure}");
-    let mut run = Run::start(&test, &["analyze", "-c", &file, "--until-caught-up", "--accept-loss"]);
+    let mut run = Run::start(&test, &["analyze", "-c", &file, "--until-caught-up", "--accept-loss", &losses(&cure)]);
     assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
     doctor(&test, &file, &[]).assert_well(&["roles"]);
 }

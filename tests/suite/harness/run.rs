@@ -170,6 +170,12 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
+/// The names of the losses that an error or a cure says to accept.
+pub fn losses(told: &str) -> String {
+    let (_, rest) = told.split_once("--accept-loss ").expect("how to accept it");
+    rest.split([' ', '"', '\n']).next().expect("a name").to_owned()
+}
+
 /// Finds `address=127.0.0.1:1234` (or `"address":"…"` in a JSON log) on the line "http listening".
 pub fn http_address(log: &str) -> Option<String> {
     let line = log.lines().find(|line| line.contains("http listening") && line.contains("address"))?;

@@ -4,7 +4,7 @@ use super::{Pair, landed_ids};
 use crate::harness::{
     DEADLINE, Run, Test, block_on, eventually,
     kafka::{create_topic, topics},
-    run::Exit,
+    run::{Exit, losses},
 };
 use crate::landing;
 use rdkafka::{
@@ -34,6 +34,13 @@ pub fn delete_topic(test: &Test, topic: &str) {
     eventually(DEADLINE, "the topic is gone", || !topics(&test.brokers).iter().any(|found| found == topic));
 }
 
+/// Deletes the records of partition 0 below an offset.
+fn delete_records(test: &Test, topic: &str, below: i64) {
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(topic, 0, Offset::Offset(below)).expect("an offset");
+    block_on(admin(test).delete_records(&before, &AdminOptions::new())).expect("the records go");
+}
+
 #[test]
 fn a_topic_made_again_stops_its_table_until_the_loss_is_accepted() {
     let pair = pair();
@@ -60,7 +67,7 @@ fn a_topic_made_again_stops_its_table_until_the_loss_is_accepted() {
     pair.assert_other_goes_on();
     end(run);
 
-    let run = pair.start(&["--accept-loss"]);
+    let run = pair.start(&["--accept-loss", &losses(&reason)]);
     landing::wait_for_landed(&pair.failing, 400);
     landing::wait_for_state(&run, &topic, &["caught_up"]);
     end(run);
@@ -96,7 +103,7 @@ fn a_topic_made_again_with_less_in_it_has_not_been_caught_up_with() {
         let (exit, told) = catch_up(&[]);
         assert!(exit == Exit::Code(1) && told.contains("--accept-loss"), "{count} records: {exit:?} {told}");
         assert_eq!(landed_ids(&pair.failing).len(), landed);
-        assert_eq!(catch_up(&["--accept-loss"]).0, Exit::Code(0));
+        assert_eq!(catch_up(&["--accept-loss", &losses(&told)]).0, Exit::Code(0));
         landed += usize::try_from(count).expect("a count");
         assert_eq!(landed_ids(&pair.failing).len(), landed);
         assert_eq!(catch_up(&[]).0, Exit::Code(0), "what was accepted stays accepted");
@@ -112,9 +119,7 @@ fn records_deleted_before_they_landed_stop_the_table_until_the_loss_is_accepted(
     landing::wait_for_landed(&pair.failing, 100);
     end(run);
     pair.write(100..200);
-    let mut before = TopicPartitionList::new();
-    before.add_partition_offset(&topic, 0, Offset::Offset(150)).expect("an offset");
-    block_on(admin(&pair.test).delete_records(&before, &AdminOptions::new())).expect("the records go");
+    delete_records(&pair.test, &topic, 150);
 
     let run = pair.start(&[]);
     let reason = pair.wait_for_trouble(&run);
@@ -126,7 +131,7 @@ fn records_deleted_before_they_landed_stop_the_table_until_the_loss_is_accepted(
     end(run);
     assert_eq!(landed_ids(&pair.failing), (0..100).collect::<Vec<_>>());
 
-    let mut run = pair.start(&["--accept-loss", "--until-caught-up"]);
+    let mut run = pair.start(&["--accept-loss", &losses(&reason), "--until-caught-up"]);
     assert_eq!(run.wait(DEADLINE), Exit::Code(0));
     assert_eq!(landed_ids(&pair.failing), (0..100).chain(150..200).collect::<Vec<_>>());
     pair.write(200..210);
@@ -135,4 +140,40 @@ fn records_deleted_before_they_landed_stop_the_table_until_the_loss_is_accepted(
     end(run);
     assert!(pair.failing.staged().is_empty());
     pair.other.assert_exactly(&landing::written(&pair.test, &pair.other.topic));
+}
+
+#[test]
+fn a_loss_is_accepted_by_its_name_and_once() {
+    let pair = pair();
+    let topic = pair.failing.topic.clone();
+    pair.write(0..100);
+    let run = pair.start(&[]);
+    landing::wait_for_landed(&pair.failing, 100);
+    end(run);
+    pair.write(100..150);
+    delete_records(&pair.test, &topic, 120);
+    // The name of another loss.
+    let run = pair.start(&["--accept-loss", &format!("{topic}/0@99-120")]);
+    let reason = pair.wait_for_trouble(&run);
+    end(run);
+    assert_eq!(losses(&reason), format!("{topic}/0@100-120"));
+
+    let line = pair.test.kafka_proxy();
+    let text = landing::land_config(&pair.test, &[pair.failing.clone(), pair.other.clone()], &pair.settings);
+    let text = text.replace(&pair.test.brokers, &format!("127.0.0.1:{}", line.port()));
+    let file = pair.test.write("proxied.yml", &text).display().to_string();
+    let run = Run::start(&pair.test, &["land", "-c", &file, "--accept-loss", &losses(&reason)]);
+    landing::wait_for_landed(&pair.failing, 130);
+    landing::wait_for_state(&run, &topic, &["caught_up"]);
+    line.refuse();
+    line.cut();
+    pair.write(150..200);
+    delete_records(&pair.test, &topic, 170);
+    line.restore();
+    landing::wait_for_state(&run, &topic, &["stopped"]);
+    let reason = landing::reason(&run, &topic);
+    assert!(reason.contains("offsets 150 to 169"), "{reason}");
+    assert_eq!(losses(&reason), format!("{topic}/0@150-170"));
+    end(run);
+    assert_eq!(landed_ids(&pair.failing), (0..100).chain(120..150).collect::<Vec<_>>());
 }

@@ -1,0 +1,206 @@
+//! Brokers that have lost the end of a log, as after a power cut or an unclean election, and have gone on since: an
+//! older directory of the partition is put back while the broker is down, and grows again.
+
+use crate::{
+    harness::{
+        DEADLINE, PrivateServers, Run, Test, eventually,
+        kafka::{create_topic, end_offsets},
+        lake::read_table,
+        run::{Exit, losses},
+    },
+    landing::{self, Raw, Table, Writer},
+};
+use headwater::demo::servers::{KafkaOptions, PostgresOptions};
+use serde_json::json;
+use std::{fs, path::Path};
+
+const DAY: &str = "2025-01-15T12:24:00Z";
+
+/// Of the broker's data, the directories of these partitions as they are while it is down.
+struct Older {
+    directory: tempfile::TempDir,
+    partitions: Vec<String>,
+}
+
+impl Older {
+    fn of(own: &PrivateServers, partitions: Vec<String>) -> Older {
+        let directory = tempfile::tempdir().expect("a directory");
+        for partition in &partitions {
+            copy(&own.servers.kafka.directory().join("data").join(partition), &directory.path().join(partition));
+        }
+        Older { directory, partitions }
+    }
+
+    fn put_back(&self, own: &PrivateServers) {
+        for partition in &self.partitions {
+            let place = own.servers.kafka.directory().join("data").join(partition);
+            fs::remove_dir_all(&place).expect("the newer one goes");
+            copy(&self.directory.path().join(partition), &place);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("the files").flatten() {
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+}
+
+fn own() -> PrivateServers {
+    PrivateServers::start(PostgresOptions::default(), KafkaOptions::default())
+}
+
+fn write(test: &Test, topic: &str, ids: std::ops::Range<i64>) {
+    let writer = Writer::new(&test.brokers, topic);
+    ids.for_each(|id| writer.order(0, id, DAY));
+    writer.flush();
+}
+
+#[track_caller]
+fn wait_for_broker(test: &Test, topic: &str) {
+    eventually(DEADLINE, "the broker", || end_offsets(&test.brokers, topic).len() == 1);
+}
+
+fn ids(table: &Table) -> Vec<i64> {
+    let rows = read_table(&table.path);
+    let mut ids: Vec<i64> = rows.iter().map(|row| row["order_id"].as_i64().expect("an id")).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// One log grows past where it was, where the old offset means another record; the other does not get there.
+#[test]
+fn a_landing_stops_where_the_log_is_another_and_lands_no_row_twice() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let schema = landing::orders_schema(&test);
+    let table = |name: &str| Table::orders_by_file(&test.path(name), &test.topic(name), &schema);
+    let (grown, short, sound) = (table("grown"), table("short"), table("sound"));
+    let tables = [&grown, &short, &sound];
+    tables.iter().for_each(|table| create_topic(&test.brokers, &table.topic, 1, &[]));
+    let config = landing::land_config(&test, &tables.map(Clone::clone), &["rotate_ms: 200"]);
+    let file = test.write("land.yml", &config).display().to_string();
+    let catch_up = |more: &[&str]| {
+        let mut run = Run::start(&test, &[&["land", "-c", &file, "--until-caught-up"], more].concat());
+        let exit = run.wait(DEADLINE);
+        (exit, run.stdout())
+    };
+    for table in tables {
+        write(&test, &table.topic, 0..60);
+    }
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    own.servers.kafka.stop();
+    let older = Older::of(&own, vec![format!("{}-0", grown.topic), format!("{}-0", short.topic)]);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &sound.topic);
+    for table in tables {
+        write(&test, &table.topic, 60..100);
+    }
+    // Leaderships change without a loss, too.
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    own.servers.kafka.stop();
+    older.put_back(&own);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &sound.topic);
+    write(&test, &grown.topic, 1_000..1_100);
+    write(&test, &short.topic, 1_000..1_020);
+    write(&test, &sound.topic, 100..120);
+    assert_eq!(end_offsets(&test.brokers, &grown.topic)[&0], 160);
+    assert_eq!(end_offsets(&test.brokers, &short.topic)[&0], 80);
+
+    let (exit, told) = catch_up(&[]);
+    assert_eq!(exit, Exit::Code(1), "{told}");
+    let mut names = Vec::new();
+    for table in [&grown, &short] {
+        let name = format!("{}/0@100-log1", table.topic);
+        assert!(told.contains(&format!("--accept-loss {name}")), "{told}");
+        assert!(
+            told.contains(&format!("partition 0 of topic {} is not the log that was landed", table.topic)),
+            "{told}"
+        );
+        assert_eq!(ids(table), (0..100).collect::<Vec<_>>(), "nothing of the other log");
+        names.push(name);
+    }
+    assert_eq!(ids(&sound), (0..120).collect::<Vec<_>>());
+
+    let (exit, told) = catch_up(&["--accept-loss", &names.join(",")]);
+    assert_eq!(exit, Exit::Code(0), "{told}");
+    assert_eq!(ids(&grown), (0..100).chain(1_000..1_100).collect::<Vec<_>>());
+    assert_eq!(ids(&short), (0..100).chain(1_000..1_020).collect::<Vec<_>>());
+    // What was accepted stays accepted.
+    write(&test, &grown.topic, 2_000..2_010);
+    write(&test, &short.topic, 2_000..2_010);
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    assert_eq!((ids(&grown).len(), ids(&short).len()), (210, 130));
+}
+
+#[test]
+fn a_job_stops_where_the_log_is_another_or_ends_before_its_offset() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let topic = test.topic("chat");
+    create_topic(&test.brokers, &topic, 2, &[]);
+    let pg = &test.postgres;
+    let config = json!({
+        "pipeline": test.prefix,
+        "postgres": {"host": pg.host, "port": pg.port, "db": pg.db, "user": pg.user, "tls_mode": "disable"},
+        "kafka": {"brokers": test.brokers},
+        "analyze": {"create_tables": true, "jobs": [{
+            "name": "chat", "table": "windows", "retention_days": 36_500, "key_column": "stream_id", "window_duration": "2 s",
+            "idle_timeout_ms": 500, "watermark_delay_ms": 1_000,
+            "inputs": [{"name": "chat", "topic": topic, "key": "stream_id", "partitions": 2}],
+            "measures": [{"column": "chat_count", "function": "count"}],
+        }]},
+        "http": {"listen": null},
+    });
+    let file = test.write("chat.yml", &config.to_string()).display().to_string();
+    let write = |partition: i32, count: i64| {
+        let writer = Writer::new(&test.brokers, &topic);
+        let now = chrono::Utc::now().to_rfc3339();
+        for _ in 0..count {
+            let value = json!({"stream_id": format!("s{partition}"), "timestamp": now}).to_string();
+            writer.send(&Raw { partition, value: Some(value.into_bytes()), ..Raw::default() });
+        }
+        writer.flush();
+    };
+    let catch_up = |more: &[&str]| {
+        let mut run = Run::start(&test, &[&["analyze", "-c", &file, "--until-caught-up"], more].concat());
+        let exit = run.wait(DEADLINE);
+        (exit, run.stdout())
+    };
+    [0, 1].into_iter().for_each(|partition| write(partition, 60));
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    own.servers.kafka.stop();
+    let older = Older::of(&own, vec![format!("{topic}-0"), format!("{topic}-1")]);
+    own.servers.kafka.restart().expect("the broker");
+    eventually(DEADLINE, "the broker", || end_offsets(&test.brokers, &topic).len() == 2);
+    [0, 1].into_iter().for_each(|partition| write(partition, 40));
+    let (exit, told) = catch_up(&[]);
+    assert_eq!(exit, Exit::Code(0), "{told}");
+    own.servers.kafka.stop();
+    older.put_back(&own);
+    own.servers.kafka.restart().expect("the broker");
+    eventually(DEADLINE, "the broker", || end_offsets(&test.brokers, &topic).len() == 2);
+    write(0, 100);
+    write(1, 20);
+
+    let (exit, told) = catch_up(&[]);
+    assert_eq!(exit, Exit::Code(1), "{told}");
+    for partition in [0, 1] {
+        assert!(told.contains(&format!("{topic}-{partition} is not the log that was read")), "{told}");
+    }
+    let names = losses(&told);
+    assert_eq!(names, format!("chat:{topic}/0@100-log1,chat:{topic}/1@100-log1"));
+    let counted = || test.db().value("SELECT sum(chat_count) FROM windows WHERE is_final");
+    assert_eq!(counted(), "200");
+    let (exit, told) = catch_up(&["--accept-loss", &names]);
+    assert_eq!(exit, Exit::Code(0), "{told}");
+    // All of the first partition's new records: it is known where the logs part. Windows that are final stay.
+    let of = |partition: i32| {
+        test.db().value(&format!("SELECT sum(chat_count) FROM windows WHERE is_final AND stream_id = 's{partition}'"))
+    };
+    assert_eq!((of(0).as_str(), of(1).as_str()), ("200", "120"));
+    [0, 1].into_iter().for_each(|partition| write(partition, 1));
+    assert_eq!(catch_up(&[]).0, Exit::Code(0), "what was accepted stays accepted");
+}
