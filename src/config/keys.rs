@@ -370,6 +370,17 @@ pub static KEYS: &[Key] = &[
         "Adds `_processing_time`, `_kafka_partition`, `_kafka_offset`.",
     )
     .default("false"),
+    key(
+        "land.tables[].rename",
+        Kind::Properties,
+        "Names of columns in the lake, as `{date: order_day}`, where a field's own cannot be one: `date`, which readers take from the directories, or `Id` beside `id`.",
+    ),
+    key(
+        "land.tables[].allow_network_file_system",
+        Kind::Boolean,
+        "Lands on NFS, SMB, FUSE and their kin too, which are refused otherwise: whether their locks (flock) and renames hold as those of a local disk do is for you to know.",
+    )
+    .default("false"),
     // Analyze
     section("analyze", "Kafka to PostgreSQL: event-time windows and anomalies."),
     key(

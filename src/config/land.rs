@@ -4,10 +4,13 @@ use super::{
     capture::check_distinct,
     claims::{Claims, DirectoryRole, TopicRole},
     error::{Collector, Problem},
-    model::{CaptureTable, Land, LandSchema, LandTable},
+    model::{CaptureTable, Land, LandSchema, LandTable, METADATA_COLUMNS, PARTITION_COLUMN},
     section::Section,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// A row of the orders pipeline stands in the lake within 10 s of its commit.
 const SHORT_FORM_ROTATE_MS: u64 = 5_000;
@@ -96,6 +99,8 @@ fn short_form(
         numeric_scale: item.integer("numeric_scale"),
         overflow_column: None,
         metadata_columns: false,
+        rename: BTreeMap::new(),
+        allow_network_file_system: false,
     })
 }
 
@@ -114,6 +119,7 @@ fn general_form(
         check_distinct(table, name, errors);
     }
     let (numeric_precision, numeric_scale) = numeric(table, errors);
+    let rename = rename(table, errors);
     let path = PathBuf::from(table.text("path")?);
     let given = |name: &str| table.text(name).map(PathBuf::from);
     let checkpoint_location = given("checkpoint_location").unwrap_or_else(|| beside(&path, "_checkpoints"));
@@ -134,6 +140,8 @@ fn general_form(
         numeric_scale,
         overflow_column: table.text("overflow_column"),
         metadata_columns: table.boolean("metadata_columns"),
+        rename,
+        allow_network_file_system: table.boolean("allow_network_file_system"),
     })
 }
 
@@ -183,6 +191,43 @@ fn captured_schema(captured: &[CaptureTable], topic: &str) -> Option<LandSchema>
         table: table.table.clone(),
         columns: table.columns.clone(),
     })
+}
+
+/// Whether readers of a table, many of which know no case, take two names for one.
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one == other || one.to_lowercase() == other.to_lowercase()
+}
+
+/// The columns of other names; and whether these, and that for unknown fields, can be told from what land adds.
+fn rename(table: &Section, errors: &mut Collector) -> BTreeMap<String, String> {
+    let overflow = table.text("overflow_column");
+    let added = METADATA_COLUMNS.iter().filter(|_| table.boolean("metadata_columns")).copied();
+    let taken: Vec<&str> = added.chain([PARTITION_COLUMN]).collect();
+    if let Some(name) = overflow.as_deref()
+        && let Some(other) = taken.iter().find(|other| is_same_name(name, other))
+    {
+        let rule = format!("cannot be told from {other:?}, which every table has of its own: give another name");
+        table.add_value(errors, "overflow_column", Problem::Rule(rule), name);
+    }
+    let mut renamed: BTreeMap<String, String> = BTreeMap::new();
+    for (field, name, origin) in table.properties("rename") {
+        let mut others = taken.iter().copied().chain(overflow.as_deref()).chain(renamed.values().map(String::as_str));
+        let problem = if name.trim().is_empty() {
+            Some("must be a name".to_owned())
+        } else if table.properties("rename").iter().any(|(other, ..)| *other == name) {
+            Some(format!("{name:?} is renamed itself: give a name that no field has"))
+        } else {
+            let other = others.find(|other| is_same_name(&name, other));
+            other.map(|other| format!("{name:?} cannot be told from {other:?}: give another name"))
+        };
+        match problem {
+            Some(rule) => errors.add(&origin, format!("{}.{field}", table.path_of("rename")), Problem::Rule(rule)),
+            None => {
+                renamed.insert(field, name);
+            }
+        }
+    }
+    renamed
 }
 
 fn numeric(table: &Section, errors: &mut Collector) -> (u8, i8) {

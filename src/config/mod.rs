@@ -37,6 +37,7 @@ mod tree;
 
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors};
+pub use land::is_same_name;
 pub use reference::reference_markdown;
 pub use schema::json_schema;
 pub use show::show;

@@ -154,15 +154,16 @@ fn scalar(text: &str) -> String {
 /// Whether `path`, without list positions, is a key of the file.
 #[cfg(test)]
 pub fn is_key(path: &str) -> bool {
-    path.starts_with("kafka.properties.") || KEYS.iter().any(|key| key.path == path)
+    KEYS.iter().any(|key| key.path == path)
 }
 
 /// The paths of all leaves that `show` prints, as in [`super::keys::Key::path`].
 #[cfg(test)]
 pub fn shown_paths(config: &Config) -> std::collections::BTreeSet<String> {
     fn walk(value: &Value, path: String, paths: &mut std::collections::BTreeSet<String>) {
+        let is_free = KEYS.iter().any(|key| key.path == path && key.kind == super::keys::Kind::Properties);
         match value {
-            Value::Object(map) => map.iter().for_each(|(name, value)| {
+            Value::Object(map) if !is_free => map.iter().for_each(|(name, value)| {
                 walk(value, if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, paths);
             }),
             Value::Array(items) if items.iter().any(Value::is_object) => {

@@ -4,7 +4,7 @@ use super::finding::{Findings, Section};
 use crate::{
     amount,
     config::model::{LandTable, Pipeline},
-    lake::{directory::check_same_file_system, disk, ledger::Progress, reader},
+    lake::{directory::check_same_file_system, disk, ledger::Progress, reader, upkeep::Place},
     land::inspect::{PartitionLedger, Stranger, ledgers, strangers},
     shell,
 };
@@ -119,6 +119,10 @@ fn writable(table: &LandTable, findings: &mut Findings) {
 }
 
 fn same_file_system(table: &LandTable, findings: &mut Findings) {
+    if let Err(error) = Place::of(table).check() {
+        findings.failure("file system", &table.topic, error.to_string(), error.cure());
+        return;
+    }
     let staging = disk::nearest_existing(&table.checkpoint_location);
     for path in [&table.path, &table.dead_letter_path] {
         match check_same_file_system(&staging, &disk::nearest_existing(path)) {

@@ -46,6 +46,56 @@ pub fn room(path: &Path) -> Result<Room, LakeError> {
     })
 }
 
+/// File systems of several machines, or of a program, by the kernel's numbers (statfs(2)). What they promise of locks,
+/// renames and syncs depends on servers and mount options.
+const REMOTE: [(u32, &str); 16] = [
+    (0x6969, "NFS"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB"),
+    (0x517b, "SMB"),
+    (0x6573_5546, "FUSE"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "CephFS"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x1983_0326, "BeeGFS"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
+    (0x786f_4256, "a shared folder of VirtualBox"),
+    (0xbacb_acbc, "a shared folder of VMware"),
+];
+
+/// Fails where one of `paths`, or where it would be made, is on a file system whose locks and renames nobody can
+/// vouch for.
+pub fn check_local<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), LakeError> {
+    for path in paths {
+        if let Some(kind) = remote(file_system(&nearest_existing(path))?) {
+            return Err(LakeError::Remote { path: path.clone(), kind });
+        }
+    }
+    Ok(())
+}
+
+fn remote(number: u32) -> Option<&'static str> {
+    REMOTE.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
+fn file_system(path: &Path) -> Result<u32, LakeError> {
+    let failed = |source| LakeError::Io { action: "ask for the file system of", path: path.to_owned(), source };
+    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    // SAFETY: all zero is a valid value, and the path ends with a zero.
+    unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        match libc::statfs(c_path.as_ptr(), &mut found) {
+            // All numbers have 32 bits, whatever the field has on this machine.
+            0 => Ok(found.f_type as u32),
+            _ => Err(failed(io::Error::last_os_error())),
+        }
+    }
+}
+
 /// The file system that `path` is on, as a number that tells it from others.
 pub fn device(path: &Path) -> Result<u64, LakeError> {
     Ok(fs::metadata(path).map_err(LakeError::io("look at", path))?.dev())
@@ -98,6 +148,21 @@ mod tests {
         // Takes no files at all.
         assert!(try_write(Path::new("/proc")).is_err());
         assert!(try_write(&directory.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        check_local([&directory.path().to_owned(), &directory.path().join("not/there")]).unwrap();
+        assert_eq!((remote(0x6969), remote(0xff53_4d42)), (Some("NFS"), Some("CIFS")));
+        // ext4, xfs, btrfs, tmpfs, overlayfs, ZFS
+        for number in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630, 0x2fc1_2fc1] {
+            assert_eq!(remote(number), None);
+        }
+        // What is asked is what stat(1) prints.
+        let printed = std::process::Command::new("stat").args(["-f", "-c", "%t", "/proc"]).output().unwrap();
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        assert_eq!(format!("{:x}", file_system(Path::new("/proc")).unwrap()), printed.trim());
     }
 
     #[test]

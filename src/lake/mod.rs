@@ -70,6 +70,12 @@ pub enum LakeError {
          atomically, such as ext4, xfs, btrfs or tmpfs", .path.display()
     )]
     Exchange { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is on {kind}: its locks and renames are not sure to hold between machines and through an outage, so that \
+         rows could land twice or be lost; put path, checkpoint_location and dead_letter_path on a local disk, or set \
+         land.tables[].allow_network_file_system: true where you know that they hold", .path.display()
+    )]
+    Remote { path: PathBuf, kind: &'static str },
     #[error("{} is not a plain file: a date is changed only where it holds nothing else; move it away", .path.display())]
     NotAFile { path: PathBuf },
     #[error(
@@ -109,10 +115,14 @@ impl LakeError {
                     let user = unsafe { libc::geteuid() };
                     Some(format!("chown -R {user} {}", word(path)))
                 }
+                _ if is_out_of_files(source) => Some("ulimit -n 65536; in a unit of systemd LimitNOFILE=65536".to_owned()),
                 _ => None,
             },
             LakeError::FileSystems { .. } => {
                 Some("land.tables[].checkpoint_location: on the file system of the table; short form: streaming.checkpoint_location".to_owned())
+            }
+            LakeError::Remote { .. } => {
+                Some("land.tables[].path, checkpoint_location, dead_letter_path: on a local disk".to_owned())
             }
             LakeError::Ledger { path, .. } | LakeError::Unclean { path, .. } => {
                 Some(format!("restore {} from a backup", word(path)))
@@ -124,7 +134,8 @@ impl LakeError {
     /// Whether trying again may help, such as after room was made on a full disk. Otherwise somebody
     /// has to act on the files themselves.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, LakeError::Io { .. } | LakeError::Parquet { .. })
+        // What Parquet's writer refuses, it refuses again.
+        matches!(self, LakeError::Io { .. })
     }
 }
 
@@ -142,6 +153,15 @@ fn io_message(action: &str, path: &std::path::Path, source: &io::Error) -> Strin
         io::ErrorKind::PermissionDenied => {
             format!("cannot {action} {path}: permission denied; let the user of this process write there")
         }
+        _ if is_out_of_files(source) => format!(
+            "cannot {action} {path}: too many files are open, two for each partition among them; let the process open \
+             more (LimitNOFILE= of a systemd unit, ulimit -n of a shell) and start it again"
+        ),
         _ => format!("cannot {action} {path}: {source}"),
     }
+}
+
+/// Whether this process, or all of them, may open no more files.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -2,7 +2,7 @@
 
 use super::LakeError;
 use arrow_array::RecordBatch;
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::{
     arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, Encoding, ZstdLevel},
@@ -18,6 +18,7 @@ use std::{
     io::{self, BufWriter, Write},
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const ROW_GROUP_BYTES: usize = 128 << 20;
@@ -28,6 +29,12 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 pub struct Encoder {
     schema: SchemaRef,
     properties: WriterProperties,
+}
+
+/// Whether files can have such a column; why not. Asked at a start, for no later try would do better.
+pub fn can_hold(field: &Field) -> Result<(), ParquetError> {
+    let schema = Arc::new(Schema::new(vec![field.clone()]));
+    ArrowWriter::try_new(io::sink(), schema, None).map(drop)
 }
 
 /// What was written.

@@ -27,7 +27,7 @@
 //! how much was ever dropped, which is all by which `verify` can tell an expired row from a lost one.
 
 use super::{
-    LakeError, directory,
+    LakeError, directory, disk,
     ledger::{Recovery, Root},
     ledger_file::Ledger,
     reader::{self, FileName, TableFile},
@@ -52,6 +52,8 @@ pub struct Place {
     pub checkpoints: PathBuf,
     pub table: PathBuf,
     pub dead_letters: PathBuf,
+    /// Whether locks and renames are trusted wherever it stands.
+    pub is_trusted: bool,
 }
 
 impl Place {
@@ -61,6 +63,7 @@ impl Place {
             checkpoints: table.checkpoint_location.clone(),
             table: table.path.clone(),
             dead_letters: table.dead_letter_path.clone(),
+            is_trusted: table.allow_network_file_system,
         }
     }
 
@@ -68,6 +71,14 @@ impl Place {
         match root {
             Root::Table => &self.table,
             Root::DeadLetters => &self.dead_letters,
+        }
+    }
+
+    /// Fails where it cannot be locked and renamed in safely.
+    pub fn check(&self) -> Result<(), LakeError> {
+        match self.is_trusted {
+            true => Ok(()),
+            false => disk::check_local([&self.table, &self.checkpoints, &self.dead_letters]),
         }
     }
 
@@ -231,6 +242,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Takes the roots' locks and finishes what was left.
     pub fn open(place: Place) -> Result<Upkeep, LakeError> {
+        place.check()?;
         let directory = place.directory();
         directory::create_synced(&directory)?;
         let mut locks = Vec::new();
@@ -498,6 +510,7 @@ mod tests {
             checkpoints: under("checkpoints"),
             table: under("table"),
             dead_letters: under("dead"),
+            is_trusted: false,
         };
         fs::create_dir_all(place.table.join("date=2025-01-15")).unwrap();
         fs::create_dir_all(&place.dead_letters).unwrap();

@@ -1,7 +1,10 @@
 //! Growing columns of an open batch, turned into Arrow arrays when it closes.
 
-use super::schema::{Kind, Schema};
-use crate::lake::dead_letter::timestamp_type;
+use super::schema::{Column, Kind, Schema};
+use crate::{
+    config::model::{LandTable, METADATA_COLUMNS},
+    lake::dead_letter::timestamp_type,
+};
 use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
     StringArray, TimestampMicrosecondArray,
@@ -23,12 +26,12 @@ pub fn data_type(kind: Kind) -> DataType {
 }
 
 /// The Arrow schema of a table's files: its columns, then those that land adds.
-pub fn arrow_schema(schema: &Schema, overflow: Option<&str>, metadata: bool) -> SchemaRef {
-    let mut fields: Vec<Field> =
-        schema.columns.iter().map(|column| Field::new(&column.name, data_type(column.kind), true)).collect();
-    fields.extend(overflow.map(|name| Field::new(name, DataType::Utf8, true)));
-    if metadata {
-        let [time, partition, offset] = super::schema::METADATA_COLUMNS;
+pub fn arrow_schema(schema: &Schema, land: &LandTable) -> SchemaRef {
+    let field = |column: &Column| Field::new(land.column_of(&column.name), data_type(column.kind), true);
+    let mut fields: Vec<Field> = schema.columns.iter().map(field).collect();
+    fields.extend(land.overflow_column.as_ref().map(|name| Field::new(name, DataType::Utf8, true)));
+    if land.metadata_columns {
+        let [time, partition, offset] = METADATA_COLUMNS;
         fields.push(Field::new(time, timestamp_type(), false));
         fields.push(Field::new(partition, DataType::Int32, false));
         fields.push(Field::new(offset, DataType::Int64, false));

@@ -14,6 +14,7 @@ use crate::{
         time,
     },
 };
+use std::borrow::Cow;
 
 /// A column's value in the record being decoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,10 +97,8 @@ impl Decoder {
     }
 
     /// Names of the last record's fields that no column takes.
-    pub fn unknown_names(&self, payload: &[u8]) -> Vec<String> {
-        let name =
-            |unknown: &Unknown| String::from_utf8_lossy(unknown.key.of(payload, &self.scratch.bytes)).into_owned();
-        self.unknown.iter().map(name).collect()
+    pub fn unknown_names<'a>(&'a self, payload: &'a [u8]) -> impl Iterator<Item = Cow<'a, str>> {
+        self.unknown.iter().map(|unknown| String::from_utf8_lossy(unknown.key.of(payload, &self.scratch.bytes)))
     }
 
     /// The unknown fields of the last record as one JSON object; `None` where there are none.
@@ -302,6 +301,8 @@ mod tests {
             numeric_scale: 18,
             overflow_column: None,
             metadata_columns: false,
+            rename: Default::default(),
+            allow_network_file_system: false,
         }
     }
 
@@ -478,7 +479,7 @@ mod tests {
         let mut decoder = decoder();
         let payload = with("new\\n1", r#"{"a" : 1},"b":"x""#);
         decoder.decode(Some(payload.as_bytes())).unwrap();
-        assert_eq!(decoder.unknown_names(payload.as_bytes()), ["new\n1", "b"]);
+        assert_eq!(decoder.unknown_names(payload.as_bytes()).collect::<Vec<_>>(), ["new\n1", "b"]);
         assert_eq!(decoder.overflow(payload.as_bytes()).unwrap(), br#"{"new\n1":{"a" : 1},"b":"x"}"#);
         decoder.decode(Some(GOOD.as_bytes())).unwrap();
         assert_eq!((decoder.unknown_count(), decoder.overflow(GOOD.as_bytes())), (0, None));

@@ -109,16 +109,15 @@ pub async fn columns(table: &LandTable, client: Option<&Client>) -> Result<Optio
         schema.check(table)?;
         return Ok(Some(Columns::File));
     }
-    let mut schema = Schema::load(&Schema::cache_path(table))?.unwrap_or_default();
-    if !schema.columns.is_empty() && schema.check(table).is_ok() {
+    let kept = Schema::load(&Schema::cache_path(table))?.unwrap_or_default();
+    if !kept.columns.is_empty() && kept.check(table).is_ok() {
         return Ok(Some(Columns::Kept));
     }
     let LandSchema::Table { schema: of, table: name, columns } = &table.schema else { return Ok(None) };
     let Some(client) = client else { return Ok(None) };
     let failed = |source: PostgresError| SourceError::Postgres { topic: table.topic.clone(), source };
     let found = catalogue::describe(client, of.as_deref(), name).await.map_err(failed)?;
-    schema.widen(Schema::from_catalogue(&found, columns, table));
-    schema.check(table)?;
+    Schema::settle(kept, Schema::from_catalogue(&found, columns, table), table)?;
     Ok(Some(Columns::Catalogue))
 }
 

@@ -59,6 +59,8 @@ mod tests {
             numeric_scale: 18,
             overflow_column: None,
             metadata_columns: false,
+            rename: Default::default(),
+            allow_network_file_system: false,
         };
         let (first, second) = (Member::take(&table).unwrap(), Member::take(&table).unwrap());
         assert_ne!(first.name, second.name);

@@ -219,6 +219,12 @@ enum NotReady {
 async fn ready(pipeline: &Pipeline, table: &LandTable, source: &mut Source) -> Result<schema::Schema, NotReady> {
     let sort =
         |unavailable, reason| if unavailable { NotReady::Unavailable(reason) } else { NotReady::Refused(reason) };
+    let place = upkeep::Place::of(table);
+    match tokio::task::spawn_blocking(move || place.check()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(sort(error.is_retriable(), error.to_string())),
+        Err(error) => return Err(NotReady::Refused(error.to_string())),
+    }
     let (kafka, name) = (pipeline.kafka.clone(), table.topic.clone());
     match tokio::task::spawn_blocking(move || topic::find(&kafka, &name)).await {
         Ok(Ok(_)) => {}

@@ -4,11 +4,15 @@
 //! keeps every file readable together with every other one, by name.
 
 use crate::{
-    config::model::{LandSchema, LandTable},
-    lake::{self, LakeError},
-    land::json_schema,
+    config::{
+        is_same_name,
+        model::{LandSchema, LandTable, METADATA_COLUMNS, PARTITION_COLUMN},
+    },
+    lake::{self, LakeError, parquet_file},
+    land::{columns::data_type, json_schema},
     postgres::catalogue,
 };
+use arrow_schema::Field;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -106,14 +110,18 @@ pub enum SchemaError {
     NoColumn { key: &'static str, column: String, topic: String, known: String },
     #[error("date_column {column:?} of topic {topic} is neither a timestamp nor a date")]
     NotADate { column: String, topic: String },
-    #[error(
-        "column {column:?} of topic {topic} has the name of a column that land adds itself: leave it out of columns"
-    )]
-    Reserved { column: String, topic: String },
+    #[error("topic {topic} cannot be landed with {clash}")]
+    Clash { topic: String, clash: Clash },
 }
 
-/// Columns that land adds where `metadata_columns` is set.
-pub const METADATA_COLUMNS: [&str; 3] = ["_processing_time", "_kafka_partition", "_kafka_offset"];
+/// Why a field cannot be a column of the table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("column {column:?}: {why}; {cure}")]
+pub struct Clash {
+    pub column: String,
+    why: String,
+    cure: String,
+}
 
 impl Schema {
     /// The columns of a captured table, of those that are published: `listed` (all when empty), the
@@ -138,15 +146,33 @@ impl Schema {
         made
     }
 
-    /// Adds the columns of `newer` that are not there yet. True where there were any.
-    pub fn widen(&mut self, newer: Schema) -> bool {
-        let before = self.columns.len();
+    /// Adds the columns of `newer` that are not there yet and can be; gives why others cannot. Their fields stay
+    /// unknown ones: what has landed so far does not stop for a column that comes.
+    pub fn widen(&mut self, newer: Schema, land: &LandTable) -> Vec<Clash> {
+        let mut clashes = Vec::new();
         for column in newer.columns {
             if !self.columns.iter().any(|known| known.name == column.name) {
-                self.columns.push(column);
+                match clash(&column, &self.columns, land) {
+                    Some(clash) => clashes.push(clash),
+                    None => self.columns.push(column),
+                }
             }
         }
-        self.columns.len() > before
+        clashes
+    }
+
+    /// What is landed with where an earlier run has kept `kept` and the source describes the table as `found`.
+    pub fn settle(kept: Schema, found: Schema, land: &LandTable) -> Result<Schema, SchemaError> {
+        if kept.columns.is_empty() {
+            found.check(land)?;
+            return Ok(found);
+        }
+        let mut schema = kept;
+        for clash in schema.widen(found, land) {
+            tracing::warn!(topic = %land.topic, "a new column does not land: {clash}");
+        }
+        schema.check(land)?;
+        Ok(schema)
     }
 
     /// Whether the configuration of the table fits these columns.
@@ -170,14 +196,9 @@ impl Schema {
         for name in &land.non_negative {
             find("non_negative", name)?;
         }
-        let added = METADATA_COLUMNS.iter().filter(|_| land.metadata_columns).copied();
-        // Beside a directory `date=…` a column of that name could not be read, unless they are equal.
-        let directory = (date.name != "date" || date.kind != Kind::Date).then_some("date");
-        let mut reserved = added.chain(land.overflow_column.as_deref()).chain(directory);
-        match reserved.find(|name| self.columns.iter().any(|column| column.name == *name)) {
-            Some(name) => Err(SchemaError::Reserved { column: name.to_owned(), topic: topic() }),
-            None => Ok(()),
-        }
+        let mut clashes =
+            self.columns.iter().enumerate().filter_map(|(n, column)| clash(column, &self.columns[..n], land));
+        clashes.next().map_or(Ok(()), |clash| Err(SchemaError::Clash { topic: topic(), clash }))
     }
 
     /// `<checkpoint_location>/<topic>.schema.json`
@@ -188,9 +209,17 @@ impl Schema {
     /// What an earlier run has kept.
     pub fn load(path: &Path) -> Result<Option<Schema>, SchemaError> {
         match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|source| SchemaError::Cache { path: path.to_owned(), source }),
+            Ok(bytes) => {
+                let mut schema: Schema = serde_json::from_slice(&bytes)
+                    .map_err(|source| SchemaError::Cache { path: path.to_owned(), source })?;
+                for column in &mut schema.columns {
+                    if let Kind::Decimal { precision, scale } = column.kind {
+                        // Earlier versions kept scales below zero, with which no file could be written.
+                        column.kind = decimal(precision.into(), scale.into());
+                    }
+                }
+                Ok(Some(schema))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(LakeError::Io { action: "read", path: path.to_owned(), source }.into()),
         }
@@ -222,6 +251,53 @@ impl Schema {
     }
 }
 
+/// Why a field cannot be a column beside `others`, as readers of the files would see it.
+fn clash(column: &Column, others: &[Column], land: &LandTable) -> Option<Clash> {
+    let name = land.column_of(&column.name);
+    let is_same = |other: &str| is_same_name(name, other);
+    let is_partition = column.name == land.date_column && column.kind == Kind::Date;
+    let why = if is_same(PARTITION_COLUMN) && !is_partition {
+        Some(format!(
+            "readers take {PARTITION_COLUMN:?} from the names of the directories, {PARTITION_COLUMN}=YYYY-MM-DD"
+        ))
+    } else if land.overflow_column.as_deref().is_some_and(is_same) {
+        Some("overflow_column has this name".to_owned())
+    } else if land.metadata_columns && METADATA_COLUMNS.into_iter().any(is_same) {
+        Some("metadata_columns adds one of this name".to_owned())
+    } else if let Some(other) = others.iter().find(|other| is_same(land.column_of(&other.name))) {
+        Some(format!("readers that know no case cannot tell it from column {:?}", other.name))
+    } else {
+        let refused = parquet_file::can_hold(&Field::new(name, data_type(column.kind), true)).err();
+        refused.map(|error| format!("Parquet cannot hold it: {error}"))
+    };
+    let leave_out = match land.schema {
+        LandSchema::File(_) => "leave it out of schema_file",
+        LandSchema::Table { .. } => "leave it out by land.tables[].source.columns",
+    };
+    // A name that no other column has, as far as anybody can know.
+    let free = format!("{}_", name.trim_matches('_'));
+    let (field, free) = (json_text(&column.name), json_text(&free));
+    let cure =
+        format!("give it another name by land.tables[].rename, such as rename: {{{field}: {free}}}, or {leave_out}");
+    why.map(|why| Clash { column: column.name.clone(), why, cure })
+}
+
+/// In quotes, as YAML takes it too.
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Decimals as Parquet holds them, which knows no scale below zero: such a number is a whole one, with its zeros.
+/// Beyond 128 bits it is its digits as text.
+fn decimal(precision: u16, scale: i16) -> Kind {
+    let digits = i32::from(precision) + i32::from(-scale.min(0));
+    let scale = scale.max(0);
+    match u8::try_from(digits) {
+        Ok(precision @ 1..=38) if scale <= precision.into() => Kind::Decimal { precision, scale: scale as i8 },
+        _ => Kind::Text(TextRule::Anything),
+    }
+}
+
 fn kind_of(column: &catalogue::Column, land: &LandTable) -> Kind {
     if column.element_oid != 0 || column.type_kind == 'm' {
         return Kind::Text(TextRule::Anything);
@@ -236,11 +312,7 @@ fn kind_of(column: &catalogue::Column, land: &LandTable) -> Kind {
         "json" | "jsonb" => Kind::Text(TextRule::Json),
         "numeric" => match column.numeric_precision_scale() {
             None => Kind::Decimal { precision: land.numeric_precision, scale: land.numeric_scale },
-            Some((precision @ 1..=38, scale @ -38..=38)) if scale <= precision as i16 => {
-                Kind::Decimal { precision: precision as u8, scale: scale as i8 }
-            }
-            // Beyond 128 bits: its digits as text.
-            Some(_) => Kind::Text(TextRule::Anything),
+            Some((precision, scale)) => decimal(precision, scale),
         },
         "text" | "varchar" | "bpchar" | "char" | "name" | "uuid" | "bytea" | "time" | "timetz" | "interval" => {
             Kind::Text(TextRule::Strings)

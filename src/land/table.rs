@@ -30,6 +30,7 @@ use crate::{
     stage::{Context, Summary},
 };
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -446,13 +447,15 @@ impl Table {
             };
         }
         let mut decoded = self.decoder.decode(record.payload);
-        if decoded.is_ok()
-            && self.decoder.unknown_count() > 0
-            && self.source.may_know(&self.config, record.timestamp_ms(), polled)
-        {
-            let names = self.decoder.unknown_names(record.payload.unwrap_or_default());
-            self.learn(&names)?;
-            decoded = self.decoder.decode(record.payload);
+        if decoded.is_ok() && self.decoder.unknown_count() > 0 {
+            let payload = record.payload.unwrap_or_default();
+            let timestamp_ms = record.timestamp_ms();
+            let may_know = |name: Cow<'_, str>| self.source.may_know(&self.config, &name, timestamp_ms, polled);
+            if self.decoder.unknown_names(payload).any(may_know) {
+                let names: Vec<String> = self.decoder.unknown_names(payload).map(Cow::into_owned).collect();
+                self.learn(&names)?;
+                decoded = self.decoder.decode(record.payload);
+            }
         }
         let Some(Partition::Open(open)) = self.partitions.get_mut(&record.partition) else { return Ok(()) };
         let batch = open.batch.get_or_insert_with(|| Batch::new(self.layout.schema.clone(), polled));
@@ -479,10 +482,9 @@ impl Table {
             false => Interrupt::Stop(error.to_string()),
         })?;
         if !wider {
-            tracing::warn!(topic = %self.config.topic, fields = ?names, "fields that the source table does not have");
             return Ok(());
         }
-        tracing::info!(topic = %self.config.topic, fields = ?names, "the table has new columns");
+        tracing::info!(topic = %self.config.topic, "the table has new columns");
         let layout = layout(&schema, &self.config, &self.land);
         let sources: Vec<Option<usize>> =
             layout.schema.fields().iter().map(|field| self.layout.schema.index_of(field.name()).ok()).collect();
@@ -702,10 +704,11 @@ impl Drop for Table {
 }
 
 fn layout(schema: &Schema, config: &LandTable, land: &Land) -> Layout {
+    let keys = schema.columns.iter().filter(|column| column.key);
     Layout {
         topic: config.topic.clone(),
-        schema: columns::arrow_schema(schema, config.overflow_column.as_deref(), config.metadata_columns),
-        key_columns: schema.columns.iter().filter(|column| column.key).map(|column| column.name.clone()).collect(),
+        schema: columns::arrow_schema(schema, config),
+        key_columns: keys.map(|column| config.column_of(&column.name).to_owned()).collect(),
         overflow: config.overflow_column.is_some(),
         metadata: config.metadata_columns,
         compression_level: land.compression_level,

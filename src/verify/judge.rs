@@ -356,6 +356,8 @@ mod tests {
             numeric_scale: 18,
             overflow_column: None,
             metadata_columns: false,
+            rename: Default::default(),
+            allow_network_file_system: false,
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     row::{RowBytes, Tag, place_key, push_key_cell},
     source_plan::{self, watermark_us},
 };
-use crate::config::model::LandTable;
+use crate::config::model::{LandTable, METADATA_COLUMNS};
 use arrow_array::{Array, RecordBatch, cast::AsArray, types::*};
 use arrow_schema::{DataType, Schema, TimeUnit};
 use serde_json::{Map, Value};
@@ -14,7 +14,10 @@ use std::collections::{BTreeMap, HashMap};
 
 #[derive(Debug, Clone)]
 pub struct Column {
+    /// Of the field.
     pub name: String,
+    /// What it may be called in a file.
+    names: Vec<String>,
     pub kind: Kind,
     pub shape: Shape,
     tag: Tag,
@@ -23,12 +26,14 @@ pub struct Column {
 /// The columns of all files of a table together. A file that lacks one reads as null there.
 #[derive(Debug, Clone)]
 pub struct LakePlan {
-    /// By name, so that a table that grew a column meanwhile hashes its older rows as before.
+    /// That of the unknown fields last, the others by name, so that a table that grew a column meanwhile hashes its older rows as before.
     pub columns: Vec<Column>,
     pub key: Vec<usize>,
     pub date_column: Option<usize>,
     watermark: Option<usize>,
     overflow: Option<usize>,
+    /// How many columns are fields'.
+    fields: usize,
     /// Whether rows hold their record's place.
     pub has_offset: bool,
 }
@@ -40,9 +45,8 @@ pub struct UnknownType {
     pub data_type: String,
 }
 
-const PROCESSING_TIME: &str = "_processing_time";
-const KAFKA_PARTITION: &str = "_kafka_partition";
-pub const KAFKA_OFFSET: &str = "_kafka_offset";
+const KAFKA_PARTITION: &str = METADATA_COLUMNS[1];
+pub const KAFKA_OFFSET: &str = METADATA_COLUMNS[2];
 
 /// A row or record made comparable.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,6 +83,25 @@ fn kind_of(data_type: &DataType, catalogue: Option<&Kind>, is_known: bool) -> Op
     })
 }
 
+impl Column {
+    /// The column of a field. Files from before it was given another name have its own.
+    fn new(land: &LandTable, name: &str, kind: Kind, shape: Shape) -> Column {
+        let is_added = is_metadata(land, name) || land.overflow_column.as_deref() == Some(name);
+        let own = (!is_added).then(|| name.to_owned());
+        Column {
+            name: name.to_owned(),
+            names: land.rename.get(name).cloned().into_iter().chain(own).collect(),
+            kind,
+            shape,
+            tag: Tag::of(name),
+        }
+    }
+}
+
+fn is_metadata(land: &LandTable, name: &str) -> bool {
+    land.metadata_columns && METADATA_COLUMNS.contains(&name)
+}
+
 impl LakePlan {
     /// `catalogue` holds the kinds of the captured table's columns, where they are known.
     pub fn new(
@@ -89,19 +112,19 @@ impl LakePlan {
         catalogue: &HashMap<String, Kind>,
     ) -> Result<LakePlan, UnknownType> {
         let mut found: BTreeMap<&str, (Kind, Shape)> = BTreeMap::new();
-        let mut has_offset = false;
+        let (mut has_offset, mut has_overflow) = (false, false);
         for field in schemas.iter().flat_map(|schema| schema.fields()) {
             let name = field.name().as_str();
-            if land.metadata_columns && [PROCESSING_TIME, KAFKA_PARTITION, KAFKA_OFFSET].contains(&name) {
+            if is_metadata(land, name) {
                 has_offset |= name == KAFKA_OFFSET;
                 continue;
             }
-            let is_overflow = land.overflow_column.as_deref() == Some(name);
-            let kind = if is_overflow {
-                Some(Kind::Json)
-            } else {
-                kind_of(field.data_type(), catalogue.get(name), !catalogue.is_empty())
-            };
+            if land.overflow_column.as_deref() == Some(name) {
+                has_overflow = true;
+                continue;
+            }
+            let name = land.field_of(name);
+            let kind = kind_of(field.data_type(), catalogue.get(name), !catalogue.is_empty());
             let unknown = || UnknownType { column: name.to_owned(), data_type: field.data_type().to_string() };
             let shape = match found.get(name) {
                 Some((_, known)) if *known != Shape::of(field.data_type()) => Shape::Other,
@@ -109,20 +132,26 @@ impl LakePlan {
             };
             found.insert(name, (kind.ok_or_else(unknown)?, shape));
         }
-        let column = |(name, (kind, shape)): (&str, (Kind, Shape))| Column {
+        let mut columns: Vec<Column> =
+            found.into_iter().map(|(name, (kind, shape))| Column::new(land, name, kind, shape)).collect();
+        let fields = columns.len();
+        let overflow = land.overflow_column.as_deref().filter(|_| has_overflow);
+        columns.extend(overflow.map(|name| Column {
             name: name.to_owned(),
-            kind,
-            shape,
-            tag: Tag::of(name),
-        };
-        let columns: Vec<Column> = found.into_iter().map(column).collect();
-        let position = |name: &str| columns.iter().position(|column| column.name == name);
+            names: vec![name.to_owned()],
+            kind: Kind::Json,
+            shape: Shape::of(&DataType::Utf8),
+            // A field may have its name.
+            tag: Tag::of("\0overflow"),
+        }));
+        let position = |name: &str| columns[..fields].iter().position(|column| column.name == name);
         let key = key.iter().map(|name| position(name)).collect::<Option<Vec<_>>>().unwrap_or_default();
         Ok(LakePlan {
             key,
             date_column: position(&land.date_column),
             watermark: watermark.and_then(position),
-            overflow: land.overflow_column.as_deref().and_then(position),
+            overflow: overflow.map(|_| fields),
+            fields,
             has_offset,
             columns,
         })
@@ -134,7 +163,10 @@ impl LakePlan {
 
     /// Which columns a file holds.
     pub fn mask_of(&self, schema: &Schema) -> Vec<bool> {
-        self.columns.iter().map(|column| schema.column_with_name(&column.name).is_some()).collect()
+        self.columns
+            .iter()
+            .map(|column| column.names.iter().any(|name| schema.column_with_name(name).is_some()))
+            .collect()
     }
 
     /// The row that a record should have become in a file of the columns `mask`.
@@ -146,7 +178,7 @@ impl LakePlan {
         bytes: &mut RowBytes,
         key: &mut Vec<u8>,
     ) -> Landed {
-        let overflow = self.overflow.and_then(|_| self.overflow_of(fields));
+        let overflow = self.overflow.and_then(|_| self.overflow_of(fields, mask));
         self.landed(Some(place), bytes, key, |index, column, out| {
             if !mask.get(index).copied().unwrap_or(true) {
                 return false;
@@ -191,13 +223,14 @@ impl LakePlan {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.columns.binary_search_by(|column| column.name.as_str().cmp(name)).ok()
+        self.columns[..self.fields].binary_search_by(|column| column.name.as_str().cmp(name)).ok()
     }
 
-    fn overflow_of(&self, fields: &Map<String, Value>) -> Option<Value> {
+    /// The fields for which a file of the columns `mask` has none.
+    fn overflow_of(&self, fields: &Map<String, Value>, mask: &[bool]) -> Option<Value> {
         let rest: Map<String, Value> = fields
             .iter()
-            .filter(|(name, _)| self.position(name).is_none())
+            .filter(|(name, _)| self.position(name).is_none_or(|index| mask.get(index) == Some(&false)))
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         (!rest.is_empty()).then_some(Value::Object(rest))
@@ -244,10 +277,10 @@ pub struct Rows<'b> {
 
 impl<'b> Rows<'b> {
     pub fn new(plan: &'b LakePlan, batch: &'b RecordBatch) -> Rows<'b> {
-        let find = |name: &str| batch.column_by_name(name).map(AsRef::as_ref);
+        let find = |name: &str| batch.column_by_name(name).map(|values| &**values);
         Rows {
             plan,
-            columns: plan.columns.iter().map(|column| find(&column.name)).collect(),
+            columns: plan.columns.iter().map(|column| column.names.iter().find_map(|name| find(name))).collect(),
             partition: find(KAFKA_PARTITION).filter(|_| plan.has_offset),
             offset: find(KAFKA_OFFSET).filter(|_| plan.has_offset),
         }
@@ -344,6 +377,8 @@ mod tests {
             numeric_scale: 9,
             overflow_column: Some("rest".into()),
             metadata_columns: true,
+            rename: Default::default(),
+            allow_network_file_system: false,
         }
     }
 

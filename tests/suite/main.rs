@@ -32,6 +32,7 @@ mod machine;
 mod makefile;
 mod memory;
 mod monitoring;
+mod names;
 mod outages;
 mod package;
 mod page;

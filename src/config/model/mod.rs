@@ -233,6 +233,11 @@ pub struct Land {
     pub tables: Vec<LandTable>,
 }
 
+/// Columns that land adds where `metadata_columns` is set.
+pub const METADATA_COLUMNS: [&str; 3] = ["_processing_time", "_kafka_partition", "_kafka_offset"];
+/// The column that readers take from the names of the directories, `date=YYYY-MM-DD`.
+pub const PARTITION_COLUMN: &str = "date";
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LandTable {
     pub topic: String,
@@ -257,12 +262,27 @@ pub struct LandTable {
     pub overflow_column: Option<String>,
     /// Adds `_processing_time`, `_kafka_partition`, `_kafka_offset`.
     pub metadata_columns: bool,
+    /// The names that fields have in the lake, where these are others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Whether a file system of several machines is trusted to lock and rename as a local one does.
+    pub allow_network_file_system: bool,
 }
 
 impl LandTable {
     /// Where ledger and staging of a partition stand.
     pub fn directory(&self, partition: i32) -> PathBuf {
         self.checkpoint_location.join(format!("{}-{partition}", self.topic))
+    }
+
+    /// The column that a field lands in.
+    pub fn column_of<'a>(&'a self, field: &'a str) -> &'a str {
+        self.rename.get(field).map_or(field, String::as_str)
+    }
+
+    /// The field that lands in a column.
+    pub fn field_of<'a>(&'a self, column: &'a str) -> &'a str {
+        self.rename.iter().find(|(_, to)| *to == column).map_or(column, |(field, _)| field)
     }
 }
 

@@ -102,6 +102,21 @@ fn wrong_types_and_ranges() {
         ),
         (
             "date_column: created_at",
+            "date_column: d\n      overflow_column: Date",
+            "p.yml:15: land.tables[0].overflow_column cannot be told from \"date\", which every table has of its own: give another name; it is \"Date\"",
+        ),
+        (
+            "date_column: created_at",
+            "date_column: d\n      overflow_column: rest\n      rename: {a: REST}",
+            "p.yml:16: land.tables[0].rename.a \"REST\" cannot be told from \"rest\": give another name",
+        ),
+        (
+            "date_column: created_at",
+            "date_column: d\n      rename: {a: b, b: c}",
+            "p.yml:15: land.tables[0].rename.a \"b\" is renamed itself: give a name that no field has",
+        ),
+        (
+            "date_column: created_at",
             "date_column: d\n      numeric_precision: 39",
             "p.yml:15: land.tables[0].numeric_precision must be a whole number from 1 to 38; it is 39",
         ),

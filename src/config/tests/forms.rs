@@ -86,6 +86,8 @@ fn the_contract_loads_unchanged() {
                 numeric_scale: 18,
                 overflow_column: None,
                 metadata_columns: false,
+                rename: std::collections::BTreeMap::new(),
+                allow_network_file_system: false,
             }],
         })
     );

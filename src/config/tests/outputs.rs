@@ -51,7 +51,7 @@ land:
   buffer_bytes: 65537
   compression_level: 3
   tables:
-    - {topic: t, path: /lake/t, checkpoint_location: /c, dead_letter_path: /d, source: {schema: s, table: x, columns: [z]}, date_column: d, not_null: [a], non_negative: [b], numeric_precision: 9, numeric_scale: 2, overflow_column: o, metadata_columns: true}
+    - {topic: t, path: /lake/t, checkpoint_location: /c, dead_letter_path: /d, source: {schema: s, table: x, columns: [z]}, date_column: d, not_null: [a], non_negative: [b], numeric_precision: 9, numeric_scale: 2, overflow_column: o, metadata_columns: true, rename: {'odd: \"field': q}, allow_network_file_system: true}
     - {topic: u, path: /lake/u, date_column: d, schema_file: Cargo.toml}
 analyze:
   migrate: false
