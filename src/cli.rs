@@ -30,6 +30,7 @@ use tracing_subscriber::EnvFilter;
 /// Parses the arguments, runs the command and gives its exit code.
 pub fn main() -> ExitCode {
     tune_allocator();
+    allow_open_files();
     // First of all, for it asks OpenSSL not to take itself down at exit, and the first who asks is heard: threads of
     // the Kafka client may be in the middle of a handshake then (seen once as a segmentation fault).
     openssl::init();
@@ -60,6 +61,19 @@ fn tune_allocator() {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+    }
+}
+
+/// Lets the process open as many files as it may at all: a landing of hundreds of partitions has two open for each,
+/// and the usual limit of 1,024 is there for programs that use select(2).
+fn allow_open_files() {
+    // SAFETY: the structure is ours and outlives both calls. Where the limit cannot be raised it stays as it is.
+    unsafe {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
     }
 }
 
