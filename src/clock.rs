@@ -18,6 +18,27 @@ pub fn now_us() -> i64 {
     since_epoch().as_micros() as i64
 }
 
+/// A moment on a clock that also counts while the machine sleeps, as the clocks of brokers and servers do meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    pub fn now() -> Moment {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call writes into `time`, which lives until then.
+        unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+        Moment(Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32))
+    }
+
+    pub fn elapsed(self) -> Duration {
+        Moment::now().since(self)
+    }
+
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// `2025-01-15T12:24:00.500Z` of microseconds since 1970, with a fraction where there is one; for times that are in no
 /// calendar the number.
 pub fn iso(us: i64) -> String {

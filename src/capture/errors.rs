@@ -42,10 +42,8 @@ pub enum TableError {
     Value { table: String, column: String, source: BadValue },
     #[error("table {table}: the server sent a row that cannot be read ({what})")]
     Row { table: String, what: &'static str },
-    #[error(
-        "table {table}: the checkpoint has {bytes} bytes, more than a record may have: a transaction stays open and {ids} ids since had to be kept; end it (see pg_stat_activity, pg_prepared_xacts)"
-    )]
-    CheckpointTooLarge { table: String, bytes: usize, ids: u64 },
+    #[error("table {table}: topic {topic} {reason}")]
+    Topic { table: String, topic: String, reason: String },
     #[error(
         "table {table} cannot go on: {reason}; --resync publishes the whole table again, --from-now goes on with rows from now"
     )]
@@ -112,7 +110,7 @@ impl TableError {
 
     /// Whether trying again may help without anybody acting.
     pub fn is_transient(&self) -> bool {
-        matches!(self, TableError::LockTimeout { .. } | TableError::Query { .. })
+        matches!(self, TableError::LockTimeout { .. } | TableError::Query { .. } | TableError::Topic { .. })
     }
 }
 
@@ -133,6 +131,10 @@ pub enum SessionError {
     NoActivities,
     #[error(transparent)]
     Snapshot(#[from] NotASnapshot),
+    #[error(
+        "PostgreSQL's log has not reached its disk within {seconds} s, so that a crash could take back what was read: GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) to the role, or set synchronous_commit to on"
+    )]
+    NotFlushed { seconds: u64 },
     #[error("PostgreSQL has not answered for {seconds} s and does not work for us: the line is dead")]
     Silent { seconds: u64 },
 }

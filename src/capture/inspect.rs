@@ -84,7 +84,8 @@ pub async fn table(
         })?;
         let source = Source::resolve(configured, &found)?;
         let index = index(client, &found, &configured.watermark).await.map_err(failed)?;
-        let filter = client.batch_execute(&sql::estimate(&source, 0, None)).await.map_err(failed);
+        let whole = sql::Chunk { from: None, to: 0, last: None, given: None };
+        let filter = client.batch_execute(&whole.estimate(&source)).await.map_err(failed);
         // The last question, for one that takes too long ends the transaction.
         let left_alone = match (&index, &filter) {
             (Index::Good(_), Ok(())) => left_alone(client, &source).await.unwrap_or(0),
@@ -208,13 +209,13 @@ pub fn fit(
     database: &Database,
 ) -> Fit {
     let key = checkpoint_key(&pipeline.name, &table.source.name, topic);
-    let Some(record) = records.get(&key) else { return Fit::None };
     let refused = || {
         let record = records.get(&witness::record_key(&key))?;
         Witness::decode(record).refusal.map(|refusal| format!("it was refused before: {}", refusal.reason))
     };
-    let misfit = match Progress::decode(record) {
-        Ok(progress) => progress.misfit(&database.identity, &table.source, database.latest).or_else(refused),
+    let misfit = match Progress::read(records, &key) {
+        Ok(None) => return Fit::None,
+        Ok(Some(progress)) => progress.misfit(&database.identity, &table.source, database.latest).or_else(refused),
         Err(error) => Some(error.to_string()),
     };
     misfit.map_or(Fit::Good, Fit::Misfit)

@@ -1,9 +1,26 @@
-//! How far the first load of a table is, for people.
+//! How far the first load of a table is, or the reading of a backlog, for people.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+/// What is read in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    FirstLoad,
+    /// What came while nobody polled.
+    Backlog,
+}
+
+impl What {
+    fn words(self) -> &'static str {
+        match self {
+            What::FirstLoad => "first load",
+            What::Backlog => "backlog",
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct LoadProgress {
@@ -13,6 +30,7 @@ pub struct LoadProgress {
 }
 
 struct Begun {
+    what: What,
     at: Instant,
     done_rows: u64,
     /// Of the whole load, done ones included; an estimate of the planner.
@@ -30,16 +48,21 @@ impl LoadProgress {
         self.begun.is_some()
     }
 
-    pub fn begin(&mut self, table: &str, done_rows: u64, left_rows: u64, draw: bool) {
+    /// What was under way gives way to something else.
+    pub fn forget(&mut self) {
+        *self = LoadProgress::default();
+    }
+
+    pub fn begin(&mut self, what: What, table: &str, done_rows: u64, left_rows: u64, draw: bool) {
         let total_rows = done_rows + left_rows;
-        self.begun = Some(Begun { at: Instant::now(), done_rows, total_rows });
+        self.begun = Some(Begun { what, at: Instant::now(), done_rows, total_rows });
         if draw {
             let style =
                 ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/~{human_len} rows {per_sec} eta {eta}");
             let bar = ProgressBar::new(total_rows).with_message(table.to_owned()).with_position(done_rows);
             self.bar = Some(style.map_or(bar.clone(), |style| bar.with_style(style)));
         } else {
-            tracing::info!(table, "first load of {table}: {done_rows} rows done, about {left_rows} to read");
+            tracing::info!(table, "{} of {table}: {done_rows} rows done, about {left_rows} to read", what.words());
         }
     }
 
@@ -61,10 +84,11 @@ impl LoadProgress {
         if self.last_line.is_some_and(|line| line.elapsed() < BETWEEN_LINES) {
             return;
         }
-        if let (Some(_), Some(remaining)) = (self.last_line, self.remaining(done_rows)) {
+        if let (Some(_), Some(begun), Some(remaining)) = (self.last_line, &self.begun, self.remaining(done_rows)) {
             tracing::info!(
                 table,
-                "first load of {table}: {done_rows} of about {} rows, {:.0} rows/s, about {:.0} s left",
+                "{} of {table}: {done_rows} of about {} rows, {:.0} rows/s, about {:.0} s left",
+                begun.what.words(),
                 remaining.total_rows,
                 remaining.rows_per_second,
                 remaining.seconds_left
@@ -79,7 +103,8 @@ impl LoadProgress {
         }
         if let Some(begun) = self.begun.take() {
             let (rows, seconds) = (done_rows.saturating_sub(begun.done_rows), begun.at.elapsed().as_secs_f64());
-            tracing::info!(table, "first load of {table} is done: {done_rows} rows, {rows} of them in {seconds:.1} s");
+            let what = begun.what.words();
+            tracing::info!(table, "{what} of {table} is done: {done_rows} rows, {rows} of them in {seconds:.1} s");
         }
     }
 }

@@ -48,11 +48,12 @@ pub use start::topics;
 use crate::{
     config::model::{Capture, Pipeline},
     health::State,
+    kafka::producer::ProducerError,
     metrics,
     record::reason::ROW_TOO_LARGE,
     stage::{Context, Failure, Summary},
 };
-use errors::Fault;
+use errors::{Fault, TableError};
 use std::{collections::HashSet, sync::Arc};
 use table::{Beginning, Standing, TableRun};
 use turn::TurnEnd;
@@ -85,6 +86,8 @@ struct Engine {
     summary: Summary,
     /// Prepared transactions that have been warned about.
     warned: HashSet<String>,
+    /// The table with which the next poll begins.
+    next_to_poll: usize,
     /// Whether PostgreSQL and Kafka have both been reached once.
     has_started: bool,
 }
@@ -121,6 +124,8 @@ impl Engine {
                     last_commit_us: None,
                     load: load_progress::LoadProgress::default(),
                     below: search::Below::default(),
+                    load_retry: None,
+                    looking: None,
                     known: None,
                     label,
                 }
@@ -133,6 +138,7 @@ impl Engine {
             tables,
             summary: Summary::default(),
             warned: HashSet::new(),
+            next_to_poll: 0,
             has_started: false,
         }
     }
@@ -147,6 +153,10 @@ impl Engine {
                 Err(fault) => fault,
             };
             self.tables.iter_mut().for_each(|table| table.known = None);
+            if self.is_apart(&fault) {
+                self.context.pause(FIRST_BACKOFF_MS).await;
+                continue;
+            }
             if self.is_over(&fault, &mut attempts) {
                 return;
             }
@@ -159,10 +169,23 @@ impl Engine {
         }
     }
 
+    /// Whether a fault is that of some tables only. These are tried again later, and by themselves; what was taken back
+    /// of the others is published anew.
+    fn is_apart(&mut self, fault: &Fault) -> bool {
+        let Fault::Producer(ProducerError::Refused { topic, reason }) = fault else { return false };
+        let mut is_apart = false;
+        for table in self.tables.iter_mut().filter(|table| table.configured.topic == *topic) {
+            let reason = format!("does not take messages: {reason}");
+            table.fail(&TableError::Topic { table: table.label.clone(), topic: topic.clone(), reason });
+            is_apart = true;
+        }
+        is_apart
+    }
+
     /// Reports a fault on every table; true when the stage ends with it.
     fn is_over(&mut self, fault: &Fault, attempts: &mut u32) -> bool {
         let reason = fault.to_string();
-        let is_fenced = matches!(fault, Fault::Producer(crate::kafka::producer::ProducerError::Fenced { .. }));
+        let is_fenced = matches!(fault, Fault::Producer(ProducerError::Fenced { .. }));
         *attempts += 1;
         let gives_up = !self.has_started && (!fault.is_unavailable() || *attempts >= self.context.wait.attempts);
         for table in &mut self.tables {

@@ -6,7 +6,10 @@
 //! that was not visible yet, so that an index range finds all of them.
 
 use roaring::RoaringTreemap;
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+};
 
 /// Stands for rows whose transaction id lies too far back to be told apart; PostgreSQL's own frozen id.
 pub const FROZEN_ID: u64 = 2;
@@ -37,6 +40,12 @@ impl Snapshot {
         let snapshot = Snapshot { xmin: number(xmin)?, xmax: number(xmax)?, in_progress };
         if snapshot.xmin > snapshot.xmax { Err(wrong()) } else { Ok(snapshot) }
     }
+
+    /// Whether the prepared transaction of this name, which begins with its 32-bit id, had not ended.
+    fn is_in_progress(&self, prepared: &str) -> bool {
+        let id = prepared.split_once(':').and_then(|(id, _)| id.parse::<u32>().ok());
+        id.is_some_and(|id| self.in_progress.iter().any(|open| *open as u32 == id))
+    }
 }
 
 impl std::fmt::Display for Snapshot {
@@ -60,17 +69,33 @@ pub fn widen(latest: u64, age: i32) -> u64 {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreparedTransaction {
-    /// Id and name together, since a name can be used again.
+    /// Id and name together, since a name can be used again: `7003:name`.
     pub name: String,
     pub prepared_us: i64,
 }
+
+/// A transaction of another session that has been open for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// Server process of the session.
+    pub pid: i32,
+    /// The virtual transaction id, which a server gives once in its life. `None` where it was not seen: such a
+    /// transaction is never proven open.
+    pub identity: Option<String>,
+    /// When it began, at the latest.
+    pub start_us: i64,
+}
+
+/// Transactions that were still open, and invisible, once a poll's snapshot was fixed: process and identity.
+pub type Proven = HashSet<(i32, String)>;
 
 /// What was read before the snapshot of a poll was taken. Times in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Default)]
 pub struct Observation {
     pub clock_us: i64,
-    /// The least start of the transactions and messages of other sessions.
+    /// The least start of the transactions and messages of other sessions that are not in `notes`.
     pub oldest_start_us: Option<i64>,
+    pub notes: Vec<Note>,
     pub prepared: Vec<PreparedTransaction>,
     /// Ids that had ended by then.
     pub ended: RoaringTreemap,
@@ -78,7 +103,51 @@ pub struct Observation {
 
 impl Observation {
     fn raw_bound_us(&self) -> i64 {
+        self.notes.iter().map(|note| note.start_us).fold(self.young_us(), i64::min)
+    }
+
+    /// The bound if nothing had been open for a while.
+    fn young_us(&self) -> i64 {
         self.oldest_start_us.map_or(self.clock_us, |start| start.min(self.clock_us))
+    }
+}
+
+/// What a poll noted of the transactions of other sessions. It belongs to the snapshot of that poll and is
+/// replaced together with it. Kept in memory only: after a restart the stored bound is asked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    young_us: i64,
+    notes: Vec<Note>,
+}
+
+impl Noted {
+    /// Of two starts that were seen of one transaction the lesser holds.
+    pub fn new(observation: &Observation, before: Option<&Noted>) -> Noted {
+        let earlier = |note: &Note| {
+            let known = before.iter().flat_map(|before| &before.notes);
+            let same = known
+                .filter(|other| note.identity.is_some() && other.pid == note.pid && other.identity == note.identity);
+            same.map(|other| other.start_us).fold(note.start_us, i64::min)
+        };
+        let notes = observation.notes.iter().map(|note| Note { start_us: earlier(note), ..note.clone() });
+        Noted { young_us: observation.young_us(), notes: notes.collect() }
+    }
+
+    /// The processes whose transactions can be proven open.
+    pub fn pids(&self) -> impl Iterator<Item = i32> {
+        self.notes.iter().filter(|note| note.identity.is_some()).map(|note| note.pid)
+    }
+
+    /// Where the question of the poll at `snapshot` begins. A transaction that was noted and is still the same one
+    /// has shown nothing since, so its start need not hold the question back. What is stored and carried counts it
+    /// all the same ([`Poll::new`]), for it may end at any moment.
+    pub fn question_us(&self, base: &Polled, proven: &Proven, snapshot: &Snapshot, margins: Margins) -> i64 {
+        let is_proven =
+            |note: &Note| note.identity.as_ref().is_some_and(|identity| proven.contains(&(note.pid, identity.clone())));
+        let ended = self.notes.iter().filter(|note| !is_proven(note)).map(|note| note.start_us);
+        let prepared = base.carried.iter().filter(|(name, _)| !snapshot.is_in_progress(name)).map(|(_, bound)| *bound);
+        let from_us = ended.chain(prepared).fold(self.young_us, i64::min);
+        from_us.saturating_sub(margins.slack_us).max(base.bound_us)
     }
 }
 
@@ -133,10 +202,36 @@ impl Polled {
         unknown
     }
 
+    /// What of the ids from `snapshot.xmin` on has been given.
+    pub fn given(&self) -> Given {
+        Given { xmin: self.snapshot.xmin, seen: self.seen.clone(), partial: self.partial.clone() }
+    }
+
+    /// Takes all rows of ids below `xmin` for given. One number says so, however many ids these are.
+    fn raise(&mut self, xmin: u64) {
+        // At the first poll, frozen rows are still to come until an id of its own is reached.
+        if xmin > FROZEN_ID && xmin > self.snapshot.xmin {
+            self.snapshot.xmin = xmin;
+            self.snapshot.xmax = self.snapshot.xmax.max(xmin);
+            // No snapshot is like this, so the next poll is not taken for one that asks the same again.
+            self.snapshot.in_progress.clear();
+            self.seen.remove_range(..xmin);
+        }
+    }
+
     /// Whether a poll at `snapshot` can find nothing: it is the one that was asked last.
     pub fn has_nothing_new_at(&self, snapshot: &Snapshot) -> bool {
         self.partial.is_empty() && self.snapshot == *snapshot
     }
+}
+
+/// Which rows a question leaves out, for they have been given: those of ids below `xmin`, of `seen` ones, and of
+/// `partial` ones up to a key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Given {
+    pub xmin: u64,
+    pub seen: RoaringTreemap,
+    pub partial: BTreeMap<u64, KeyText>,
 }
 
 fn least_bound(raw_bound_us: i64, carried: &BTreeMap<String, i64>, margins: Margins) -> i64 {
@@ -193,11 +288,19 @@ impl Poll {
         }
     }
 
+    /// Every row with a smaller timestamp is visible at the snapshot.
+    pub fn bound_us(&self) -> i64 {
+        self.bound_us
+    }
+
     /// Notes that a row of `xid` is handed over. Ids never descend.
     pub fn give(&mut self, xid: u64) {
         if self.current != Some(xid) {
             self.current = Some(xid);
-            self.given.insert(xid);
+            // Those below have all ended, which one number says.
+            if xid >= self.snapshot.xmin {
+                self.given.insert(xid);
+            }
         }
     }
 
@@ -219,6 +322,8 @@ impl Poll {
         let mut ended = self.ended.clone();
         ended.remove_range(through..);
         state.seen |= ended;
+        // Every id below the snapshot's xmin had ended, so those that have been passed can give nothing more.
+        state.raise(through.min(self.snapshot.xmin));
         state
     }
 
@@ -241,375 +346,4 @@ impl Poll {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_snapshot_is_read_and_written_as_postgresql_writes_it() {
-        for text in ["10:20:", "10:20:10,14,15", "3:3:"] {
-            assert_eq!(Snapshot::parse(text).unwrap().to_string(), text);
-        }
-        for text in ["", "1:2", "2:1:", "a:b:", "1:2:3:4", "1:2:x"] {
-            assert!(Snapshot::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn ids_are_widened_and_wrapped_ones_are_frozen() {
-        let latest = (5 << 32) + 10;
-        assert_eq!(widen(latest, 1), latest - 1);
-        assert_eq!(widen(latest, 20), (5 << 32) - 10);
-        assert_eq!(widen(latest, i32::MAX), FROZEN_ID);
-        assert_eq!(widen(latest, -7), FROZEN_ID);
-        assert_eq!(widen(latest, 0), FROZEN_ID);
-    }
-
-    #[test]
-    fn runs_are_half_open() {
-        let ids: RoaringTreemap = [1, 2, 3, 7, 9, 10].into_iter().collect();
-        assert_eq!(runs(&ids), vec![1..4, 7..8, 9..11]);
-        assert!(runs(&RoaringTreemap::new()).is_empty());
-    }
-
-    const SLACK_US: i64 = 2;
-    const MARGINS: Margins = Margins { slack_us: SLACK_US, prepared_us: 1_000 };
-
-    /// A session of the simulated server.
-    #[derive(Debug, Clone, Default)]
-    struct Transaction {
-        start_us: i64,
-        xid: Option<u64>,
-        /// Subtransactions that are not rolled back, the innermost last.
-        savepoints: Vec<u64>,
-        /// Ids under which rows were written and not rolled back.
-        rows: Vec<(u64, i64, u32)>,
-    }
-
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    struct Row {
-        xid: u64,
-        key: u32,
-        time_us: i64,
-        /// Top-level transaction.
-        top: u64,
-    }
-
-    #[derive(Debug, Clone, Default)]
-    struct Server {
-        now_us: i64,
-        next_xid: u64,
-        next_key: u32,
-        open: BTreeMap<usize, Transaction>,
-        prepared: BTreeMap<u64, (i64, Vec<Row>, Vec<u64>)>,
-        committed: Vec<Row>,
-        /// Subtransaction ids of what is in progress, by top-level id.
-        subs: BTreeMap<u64, Vec<u64>>,
-    }
-
-    impl Server {
-        fn assign(&mut self, session: usize) -> u64 {
-            let next = &mut self.next_xid;
-            let mut take = || {
-                *next += 1;
-                *next - 1
-            };
-            let transaction = self.open.entry(session).or_default();
-            let top = *transaction.xid.get_or_insert_with(&mut take);
-            self.subs.entry(top).or_default();
-            top
-        }
-
-        fn write(&mut self, session: usize, count: u32, skew_us: i64) {
-            if !self.open.contains_key(&session) {
-                return;
-            }
-            let top = self.assign(session);
-            let transaction = self.open.get_mut(&session).unwrap();
-            let xid = transaction.savepoints.last().copied().unwrap_or(top);
-            for _ in 0..count {
-                self.next_key += 1;
-                transaction.rows.push((xid, transaction.start_us - skew_us, self.next_key));
-            }
-        }
-
-        fn savepoint(&mut self, session: usize) {
-            if !self.open.contains_key(&session) {
-                return;
-            }
-            let top = self.assign(session);
-            let xid = self.next_xid;
-            self.next_xid += 1;
-            self.open.get_mut(&session).unwrap().savepoints.push(xid);
-            self.subs.entry(top).or_default().push(xid);
-        }
-
-        fn roll_back_to_savepoint(&mut self, session: usize) {
-            let Some(transaction) = self.open.get_mut(&session) else { return };
-            if let Some(xid) = transaction.savepoints.pop() {
-                transaction.rows.retain(|(of, ..)| *of < xid);
-            }
-        }
-
-        fn end(&mut self, session: usize, commit: bool) {
-            let Some(transaction) = self.open.remove(&session) else { return };
-            let Some(top) = transaction.xid else { return };
-            self.subs.remove(&top);
-            if commit {
-                let row = |(xid, time_us, key)| Row { xid, key, time_us, top };
-                self.committed.extend(transaction.rows.into_iter().map(row));
-            }
-        }
-
-        fn prepare(&mut self, session: usize) {
-            let Some(transaction) = self.open.remove(&session) else { return };
-            let Some(top) = transaction.xid else { return };
-            let rows = transaction.rows.into_iter().map(|(xid, time_us, key)| Row { xid, key, time_us, top });
-            let subs = self.subs.remove(&top).unwrap_or_default();
-            self.prepared.insert(top, (self.now_us, rows.collect(), subs));
-        }
-
-        fn end_prepared(&mut self, commit: bool) {
-            if let Some((_, (_, rows, _))) = self.prepared.pop_first()
-                && commit
-            {
-                self.committed.extend(rows);
-            }
-        }
-
-        fn in_progress(&self) -> Vec<u64> {
-            let open = self.open.values().filter_map(|transaction| transaction.xid);
-            let mut ids: Vec<u64> = open.chain(self.prepared.keys().copied()).collect();
-            ids.sort_unstable();
-            ids
-        }
-
-        fn snapshot(&self) -> Snapshot {
-            let in_progress = self.in_progress();
-            let xmin = in_progress.first().copied().unwrap_or(self.next_xid);
-            Snapshot { xmin, xmax: self.next_xid, in_progress }
-        }
-
-        fn observe(&self, asks: bool) -> Observation {
-            let mut ended = RoaringTreemap::new();
-            if asks {
-                ended.insert_range(3..self.next_xid);
-                for id in self.in_progress() {
-                    ended.remove(id);
-                }
-                let prepared = self.prepared.values().flat_map(|(_, _, subs)| subs);
-                for id in self.subs.values().flatten().chain(prepared) {
-                    ended.remove(*id);
-                }
-            }
-            Observation {
-                clock_us: self.now_us,
-                oldest_start_us: self.open.values().map(|transaction| transaction.start_us).min(),
-                prepared: self
-                    .prepared
-                    .iter()
-                    .map(|(id, (prepared_us, ..))| PreparedTransaction {
-                        name: format!("{id}:g"),
-                        prepared_us: *prepared_us,
-                    })
-                    .collect(),
-                ended,
-            }
-        }
-    }
-
-    /// What the SQL of a poll says.
-    fn answer(server: &Server, polled: &Polled, floor_us: i64) -> Vec<Row> {
-        let mut rows: Vec<Row> = server
-            .committed
-            .iter()
-            .copied()
-            .filter(|row| row.time_us >= polled.bound_us.max(floor_us))
-            .filter(|row| row.xid >= polled.snapshot.xmin && !polled.seen.contains(row.xid))
-            .filter(|row| match polled.partial.get(&row.xid) {
-                Some(last) => row.key > last[0].as_ref().unwrap().parse().unwrap(),
-                None => true,
-            })
-            .collect();
-        rows.sort_unstable();
-        rows
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Pass(i64),
-        Begin(usize),
-        Write(usize, u32, i64),
-        Savepoint(usize),
-        RollBackToSavepoint(usize),
-        End(usize, bool),
-        Prepare(usize),
-        EndPrepared(bool),
-        /// Kafka transactions of so many rows; so many of them are committed before a crash, if there is one.
-        Poll {
-            rows: usize,
-            crash_after: Option<usize>,
-            asks: bool,
-            knows_next: bool,
-        },
-        Load(usize),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let session = 0..4_usize;
-        prop_oneof![
-            3 => (1..20_i64).prop_map(Step::Pass),
-            4 => session.clone().prop_map(Step::Begin),
-            5 => (session.clone(), 1..4_u32, 0..=SLACK_US).prop_map(|(s, n, skew)| Step::Write(s, n, skew)),
-            3 => session.clone().prop_map(Step::Savepoint),
-            1 => session.clone().prop_map(Step::RollBackToSavepoint),
-            4 => (session.clone(), prop::bool::weighted(0.8)).prop_map(|(s, c)| Step::End(s, c)),
-            1 => session.prop_map(Step::Prepare),
-            1 => any::<bool>().prop_map(Step::EndPrepared),
-            6 => (1..4_usize, prop::option::of(0..4_usize), any::<bool>(), any::<bool>())
-                .prop_map(|(rows, crash_after, asks, knows_next)| Step::Poll { rows, crash_after, asks, knows_next }),
-            2 => (1..4_usize).prop_map(Step::Load),
-        ]
-    }
-
-    /// The stage as it would run, with its checkpoint.
-    #[derive(Default)]
-    struct Stage {
-        stored: Option<(Polled, i64)>,
-        loaded_to: Option<(i64, u32)>,
-        given: BTreeMap<(u64, u32), u32>,
-    }
-
-    impl Stage {
-        fn poll(
-            &mut self,
-            server: &mut Server,
-            rows: usize,
-            crash_after: Option<usize>,
-            asks: bool,
-            knows_next: bool,
-            between: impl Fn(&mut Server),
-        ) {
-            let observation = server.observe(asks);
-            // Anything may happen between what is read before and the snapshot.
-            between(server);
-            let snapshot = server.snapshot();
-            let (base, floor_us) = self.stored.clone().unwrap_or_else(|| {
-                let first = Polled::first(&observation, MARGINS);
-                let floor_us = first.bound_us;
-                (first, floor_us)
-            });
-            let answer = answer(server, &base, floor_us);
-            let mut poll = Poll::new(&base, &observation, &snapshot, MARGINS);
-            if base.has_nothing_new_at(&snapshot) {
-                assert!(answer.is_empty(), "nothing was to be new, and {answer:?} are");
-            }
-            let mut transaction = Vec::new();
-            let mut committed = 0;
-            for (position, row) in answer.iter().enumerate() {
-                poll.give(row.xid);
-                transaction.push((row.xid, row.key));
-                let next = answer.get(position + 1);
-                if transaction.len() >= rows && next.is_some() {
-                    if crash_after == Some(committed) {
-                        return;
-                    }
-                    let next = next.map(|row| row.xid).filter(|_| knows_next);
-                    let state = poll.cut(next, &[Some(row.key.to_string())]);
-                    self.commit(state, floor_us, &mut transaction);
-                    committed += 1;
-                }
-            }
-            if crash_after == Some(committed) {
-                return;
-            }
-            self.commit(poll.complete(), floor_us, &mut transaction);
-        }
-
-        fn commit(&mut self, state: Polled, floor_us: i64, transaction: &mut Vec<(u64, u32)>) {
-            for row in transaction.drain(..) {
-                *self.given.entry(row).or_default() += 1;
-            }
-            self.stored = Some((state, floor_us));
-        }
-
-        fn load(&mut self, server: &Server, rows: usize) {
-            let Some((_, floor_us)) = &self.stored else { return };
-            let mut left: Vec<Row> = server
-                .committed
-                .iter()
-                .copied()
-                .filter(|row| row.time_us < *floor_us && self.loaded_to.is_none_or(|to| (row.time_us, row.key) > to))
-                .collect();
-            left.sort_unstable_by_key(|row| (row.time_us, row.key));
-            for row in left.iter().take(rows) {
-                *self.given.entry((row.xid, row.key)).or_default() += 1;
-                self.loaded_to = Some((row.time_us, row.key));
-            }
-        }
-    }
-
-    fn play(steps: &[Step]) -> (Server, Stage) {
-        let mut server = Server { now_us: 10_000, next_xid: 3, ..Server::default() };
-        let mut stage = Stage::default();
-        for (position, step) in steps.iter().enumerate() {
-            server.now_us += 1;
-            match step {
-                Step::Pass(time) => server.now_us += time,
-                Step::Begin(session) => {
-                    let start_us = server.now_us;
-                    server.open.entry(*session).or_insert(Transaction { start_us, ..Transaction::default() });
-                }
-                Step::Write(session, count, skew) => server.write(*session, *count, *skew),
-                Step::Savepoint(session) => server.savepoint(*session),
-                Step::RollBackToSavepoint(session) => server.roll_back_to_savepoint(*session),
-                Step::End(session, commit) => server.end(*session, *commit),
-                Step::Prepare(session) => server.prepare(*session),
-                Step::EndPrepared(commit) => server.end_prepared(*commit),
-                Step::Poll { rows, crash_after, asks, knows_next } => {
-                    stage.poll(&mut server, *rows, *crash_after, *asks, *knows_next, |server| {
-                        if position % 2 == 0 {
-                            server.end(position % 4, true);
-                            server.now_us += 1;
-                            server
-                                .open
-                                .entry(position % 4)
-                                .or_insert(Transaction { start_us: server.now_us, ..Transaction::default() });
-                            server.write(position % 4, 1, SLACK_US);
-                            if position % 3 == 0 {
-                                server.end(position % 4, true);
-                            }
-                        }
-                    });
-                }
-                Step::Load(rows) => stage.load(&server, *rows),
-            }
-        }
-        for session in 0..4 {
-            server.end(session, true);
-        }
-        while !server.prepared.is_empty() {
-            server.end_prepared(true);
-        }
-        server.now_us += 1;
-        stage.poll(&mut server, 2, None, true, true, |_| {});
-        stage.poll(&mut server, 1_000, None, false, true, |_| {});
-        stage.load(&server, usize::MAX);
-        (server, stage)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 3_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
-
-        /// Whatever transactions and crashes do, every committed row is given once.
-        #[test]
-        fn every_committed_row_is_given_once(steps in prop::collection::vec(step(), 1..120)) {
-            let (server, stage) = play(&steps);
-            for row in &server.committed {
-                let times = stage.given.get(&(row.xid, row.key)).copied().unwrap_or(0);
-                prop_assert_eq!(times, 1, "{:?} with state {:?}", row, stage.stored);
-            }
-            prop_assert_eq!(stage.given.len(), server.committed.len());
-        }
-    }
-}
+mod tests;

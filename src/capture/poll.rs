@@ -4,13 +4,13 @@ use super::{
     Engine,
     checkpoint::Progress,
     errors::{Fault, SessionError, TableError},
-    plan::{Poll, Polled, runs},
+    plan::{Noted, Poll, Polled, runs},
     read::{Last, Mark, Order, ReadError, Reading},
     session::Opened,
     source::Source,
     sql,
     start::Turn,
-    table,
+    table::{self, Standing},
 };
 use crate::{clock::now_us, metrics};
 use roaring::RoaringTreemap;
@@ -49,30 +49,52 @@ impl Mark for PollMark {
 }
 
 impl Engine {
-    /// Polls all tables that are due. True when one of them had a transaction's worth of rows, so
-    /// that the next poll should follow at once.
+    /// Polls all tables that are due, one snapshot for all of them. True when more is there than was read, so that the
+    /// next poll should follow at once. A table that has failed is polled by itself, behind the others: what befalls it
+    /// takes back nothing of theirs.
     pub async fn poll(&mut self, turn: &mut Turn) -> Result<bool, Fault> {
+        let due = (0..self.tables.len()).filter(|index| self.tables[*index].is_due());
+        let (sound, failed): (Vec<usize>, Vec<usize>) =
+            due.partition(|index| self.tables[*index].standing == Standing::Active);
+        let mut is_more = self.poll_tables(turn, sound).await?;
+        for index in failed {
+            is_more |= self.poll_tables(turn, vec![index]).await?;
+        }
+        Ok(is_more)
+    }
+
+    async fn poll_tables(&mut self, turn: &mut Turn, mut due: Vec<usize>) -> Result<bool, Fault> {
         let begun = Instant::now();
-        let due: Vec<usize> = (0..self.tables.len()).filter(|index| self.tables[*index].is_due()).collect();
         if due.is_empty() {
             return Ok(false);
         }
+        // Those come first that the last snapshot had no time for.
+        let first = due.iter().position(|index| *index >= self.next_to_poll).unwrap_or(0);
+        due.rotate_left(first);
         let ended = self.ended(turn, &due).await?;
         let names: Vec<String> = due.iter().map(|index| self.tables[*index].lock_name.clone()).collect();
-        let mut opened = turn.session.begin(&names, ended).await?;
+        let noted = due.iter().filter_map(|index| self.tables[*index].known.as_ref()?.noted.as_ref());
+        let noted: Vec<i32> = noted.flat_map(Noted::pids).collect();
+        let mut opened = turn.session.begin(&names, ended, &noted).await?;
+        turn.sink.sees(opened.log_end);
         for (position, error) in std::mem::take(&mut opened.failed) {
             metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[due[position]].label], 1);
             self.tables[due[position]].fail(&error);
             opened.fingerprints[position] = None;
         }
-        let mut was_full = false;
+        let mut is_more = false;
         let mut polled = Vec::new();
         for (position, index) in due.into_iter().enumerate() {
+            if position > 0 && opened.until <= Instant::now() {
+                self.next_to_poll = index;
+                is_more = true;
+                break;
+            }
             let Some(fingerprint) = opened.fingerprints[position].clone() else { continue };
             match self.poll_table(turn, index, &opened, &fingerprint).await {
-                Ok(rows) => {
-                    was_full |= rows >= self.capture.max_transaction_rows;
-                    polled.push((index, rows));
+                Ok(is_whole) => {
+                    is_more |= !is_whole;
+                    polled.push((index, is_whole));
                 }
                 Err(error) => self.fail_table(turn, index, error).await?,
             }
@@ -85,17 +107,19 @@ impl Engine {
         turn.sink.commit().await?;
         self.settle(turn, true).await?;
         let now_us = now_us();
-        for (index, rows) in polled {
+        for (index, is_whole) in polled {
             let table = &mut self.tables[index];
             table.recover();
             let Some(known) = &mut table.known else { continue };
-            known.is_caught_up = known.progress.backfill.is_done() && rows < self.capture.max_transaction_rows;
-            table.unit.set(table.state(&self.capture));
+            known.is_caught_up = is_whole && known.progress.is_loaded();
+            if let Some(state) = table.state(&self.capture) {
+                table.unit.set(state);
+            }
             table.report(now_us);
         }
         metrics::CAPTURE_POLL_SECONDS.observe(&[&self.pipeline.name], begun.elapsed().as_secs_f64());
         self.warn_prepared(&opened);
-        Ok(was_full)
+        Ok(is_more)
     }
 
     /// Ids that have ended, where the sets of seen ids have become long.
@@ -113,29 +137,45 @@ impl Engine {
         if asked.is_empty() { Ok(asked) } else { turn.session.ended(&asked).await }
     }
 
+    /// Polls one table. True where all that is visible has been read.
     async fn poll_table(
         &mut self,
         turn: &mut Turn,
         index: usize,
         opened: &Opened,
         fingerprint: &String,
-    ) -> Result<u64, ReadError> {
+    ) -> Result<bool, ReadError> {
         self.look(turn, index, opened, Some(fingerprint)).await?;
         let capture = self.capture.clone();
         let shutdown = self.context.shutdown.clone();
         let table = &mut self.tables[index];
-        let Some(known) = &mut table.known else { return Ok(0) };
+        let Some(known) = &mut table.known else { return Ok(true) };
         let source = known.source.clone();
         let margins = table::margins(&capture, &source);
         let base = &known.progress.polled;
-        let mut poll = Poll::new(base, &opened.observation, &opened.snapshot, margins);
+        let poll = Poll::new(base, &opened.observation, &opened.snapshot, margins);
         if base.has_nothing_new_at(&opened.snapshot) {
-            known.progress.polled = poll.complete();
-            return Ok(0);
+            known.complete(poll, &opened.observation);
+            return Ok(true);
         }
-        let bound = sql::raw_bound(source.watermark_type, &known.zone, base.bound_us, opened.observation.clock_us);
-        let lower = bound.max(known.progress.floor);
-        let text = sql::poll(&source, base, lower, opened.latest, capture.max_row_bytes);
+        let from_us = known
+            .noted
+            .as_ref()
+            .map_or(base.bound_us, |noted| noted.question_us(base, &opened.proven, &opened.snapshot, margins));
+        let raw = |from_us| sql::raw_bound(source.watermark_type, &known.zone, from_us, opened.observation.clock_us);
+        let mut lower = known.progress.lower(raw(from_us));
+        let settled = raw(poll.bound_us());
+        if known.is_behind && known.progress.catch_up.is_none() && !known.is_silent && lower < settled {
+            // What is settled is read in chunks; the poll has only what may still change.
+            known.progress.begin_catch_up(lower, settled);
+            known.is_unwritten = true;
+            table.load.forget();
+            lower = settled;
+        }
+        known.is_behind = true;
+        let rows = if known.is_silent { i64::MAX as u64 } else { capture.chunk_rows };
+        let text =
+            sql::poll(&source, &known.progress.polled.given(), lower, opened.latest, rows, capture.max_row_bytes);
         let stream = turn.session.copy(&text).await.map_err(ReadError::Server)?;
         let mut mark = PollMark { poll, progress: known.progress.clone(), source: source.clone() };
         let reading = Reading {
@@ -150,6 +190,8 @@ impl Engine {
             is_silent: known.is_silent,
             tally: &mut known.tally,
             shutdown,
+            session: &turn.session,
+            until: opened.until,
         };
         turn.sink.forget_cut(index);
         let read = reading.run(stream, &mut turn.sink, &mut mark).await;
@@ -159,20 +201,25 @@ impl Engine {
         let read = read?;
         metrics::CAPTURE_SCANNED.add(&[&self.pipeline.name, &table.label], read.rows);
         if read.is_cut_short {
-            return Ok(read.rows);
+            return Ok(false);
         }
-        poll = mark.poll;
-        known.progress.polled = poll.complete();
         known.progress.newest_us = known.progress.newest_us.max(read.newest_us);
         if let (Some(last), false) = (&read.last, known.is_silent) {
             known.witness.note(last.captured(&source, opened.snapshot.xmin)?);
         }
+        if let Some(last) = read.last.as_ref().filter(|_| read.rows >= rows) {
+            known.progress.polled = mark.cut(last, None)?.polled;
+            self.mark(turn, index).await.map_err(ReadError::Fault)??;
+            return Ok(false);
+        }
+        known.complete(mark.poll, &opened.observation);
         let must_write = known.is_unwritten || read.rows > 0;
         known.is_silent = false;
+        known.is_behind = false;
         if must_write {
             self.mark(turn, index).await.map_err(ReadError::Fault)??;
         }
-        Ok(read.rows)
+        Ok(true)
     }
 
     /// Warns once of each prepared transaction that keeps the bound far back.

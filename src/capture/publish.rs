@@ -2,6 +2,7 @@
 //! commit with a receipt. Its first error is its last word; what was open is then aborted.
 
 use super::{
+    checkpoint::Records,
     silence::{Pulse, Side},
     value,
 };
@@ -49,10 +50,7 @@ pub enum Command {
         poll_time_us: i64,
         batch: Batch,
     },
-    Checkpoint {
-        key: Arc<str>,
-        value: Vec<u8>,
-    },
+    Checkpoint(Records),
     Commit,
 }
 
@@ -174,7 +172,7 @@ impl Loop {
                 Command::Rows { table, name, poll_time_us, batch } => {
                     self.rows(table, &name, poll_time_us, batch).err().map(Err)
                 }
-                Command::Checkpoint { key, value } => self.checkpoint(&key, &value).err().map(Err),
+                Command::Checkpoint(records) => self.checkpoint(&records).err().map(Err),
                 Command::Commit => Some(self.commit()),
             };
             let failed = matches!(receipt, Some(Err(_)));
@@ -242,17 +240,20 @@ impl Loop {
         Ok(())
     }
 
-    fn checkpoint(&mut self, key: &str, value: &[u8]) -> Result<(), ProducerError> {
+    fn checkpoint(&mut self, records: &Records) -> Result<(), ProducerError> {
         self.begin()?;
         failpoint::hit("capture.before_checkpoint")?;
-        self.producer.send(&Outgoing {
-            topic: self.checkpoints,
-            partition: None,
-            key: Some(key.as_bytes()),
-            value: Some(value),
-            headers: None,
-            timestamp_ms: now_ms(),
-        })
+        for (key, value) in records {
+            self.producer.send(&Outgoing {
+                topic: self.checkpoints,
+                partition: None,
+                key: Some(key.as_bytes()),
+                value: Some(value),
+                headers: None,
+                timestamp_ms: now_ms(),
+            })?;
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> Receipt {

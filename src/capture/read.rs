@@ -1,12 +1,13 @@
 //! Rows from a `COPY` stream into the open Kafka transaction, which is cut where it is full.
 
 use super::{
-    checkpoint::Progress,
+    checkpoint::{CheckpointError, Progress, Records},
     copy::{BadCopy, Fields, Splitter, field},
     errors::{Fault, TableError},
     plan::{KeyText, widen},
     publish::Row,
     search::{Tally, bucket},
+    session::{Copy, Session},
     silence::Side,
     sink::Sink,
     source::{Source, WatermarkType},
@@ -14,15 +15,24 @@ use super::{
     witness::Captured,
     zone::Zone,
 };
-use futures_util::{FutureExt, StreamExt};
-use std::{pin::Pin, sync::Arc, time::Instant};
+use futures_util::FutureExt;
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
-use tokio_postgres::CopyOutStream;
 
 /// Fields before the table's own: distance of the id, size where too large.
 const LEADING_FIELDS: usize = 2;
 /// Rows between two looks at the clock and at shutdown.
 const ROWS_A_LOOK: u32 = 64;
+
+/// Bytes of a key in a dead letter.
+const LONGEST_LETTER_KEY: usize = 10_000;
+
+/// Time for reading once the first row has come.
+const LEAST_READING: Duration = Duration::from_millis(500);
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -134,6 +144,9 @@ pub struct Reading<'a> {
     /// Every row is counted, for the search below the bound.
     pub tally: &'a mut Tally,
     pub shutdown: watch::Receiver<bool>,
+    pub session: &'a Session,
+    /// When the snapshot shall be given back, with what has been read by then.
+    pub until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -142,13 +155,14 @@ pub struct Read {
     pub last: Option<Last>,
     /// Greatest watermark, microseconds since the Unix epoch.
     pub newest_us: Option<i64>,
-    /// Ended before the last row, for shutdown.
+    /// Ended before the last row, for shutdown or because the snapshot was held for long enough.
     pub is_cut_short: bool,
 }
 
 enum Waited {
     Message(Option<Result<bytes::Bytes, tokio_postgres::Error>>),
-    Shutdown,
+    /// The rows so far are covered by a checkpoint, and no more shall be read.
+    End,
 }
 
 /// Why a stream ended before its time.
@@ -160,35 +174,63 @@ pub enum ReadError {
     Server(tokio_postgres::Error),
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// Nothing is wrong; it is too early to read.
+    #[error("{0}")]
+    Pending(String),
 }
 
 impl Reading<'_> {
-    /// Reads the stream to its end, or to the next row where a cut may stand once shutdown has come.
-    pub async fn run(
-        mut self,
-        stream: CopyOutStream,
+    /// Reads the stream to its end, or to a row behind which a cut may stand once shutdown or the end of the
+    /// snapshot's time has come. Where a row cannot be read, those before it are cut off and published.
+    pub async fn run(mut self, mut stream: Copy, sink: &mut Sink, mark: &mut dyn MarkSend) -> Result<Read, ReadError> {
+        let (mut read, mut last) = (Read::default(), Last::default());
+        let done = self.rows(&mut stream, sink, mark, &mut read, &mut last).await;
+        stream.stop().await;
+        match done {
+            Ok(()) => {
+                read.last = (read.rows > 0).then_some(last);
+                Ok(read)
+            }
+            Err(error) => {
+                let is_of_row = match &error {
+                    ReadError::Table(_) => true,
+                    ReadError::Server(error) => !error.is_closed(),
+                    ReadError::Fault(_) | ReadError::Pending(_) => false,
+                };
+                // Without a look at the next row only a unique key tells where a cut may stand.
+                if is_of_row && self.source.unique && sink.unmarked_rows(self.table) > 0 {
+                    let progress = mark.cut(&last, None)?;
+                    self.cut(sink, progress, read.newest_us).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        stream: &mut Copy,
         sink: &mut Sink,
         mark: &mut dyn MarkSend,
-    ) -> Result<Read, ReadError> {
+        read: &mut Read,
+        last: &mut Last,
+    ) -> Result<(), ReadError> {
         let source = self.source;
         let fault = |error| ReadError::Fault(Fault::Producer(error));
         let bad = |error| ReadError::Table(bad_row(source, error));
-        let mut stream = std::pin::pin!(stream);
         let mut splitter = Splitter::default();
         let mut fields = Fields::new();
-        let mut read = Read::default();
-        let mut last = Last::default();
         let mut looked = 0_u32;
         let mut is_due = false;
         sink.select(self.table, self.name, self.poll_time_us).await.map_err(fault)?;
         loop {
             let message = match stream.next().now_or_never() {
                 Some(message) => message,
-                None => match self.wait(stream.as_mut(), sink, mark, &last, &read).await? {
+                None => match self.wait(stream, sink, mark, last, read).await? {
                     Waited::Message(message) => message,
-                    Waited::Shutdown => {
+                    Waited::End => {
                         read.is_cut_short = true;
-                        return Ok(read);
+                        return Ok(());
                     }
                 },
             };
@@ -201,90 +243,125 @@ impl Reading<'_> {
                 looked += 1;
                 if looked >= ROWS_A_LOOK {
                     looked = 0;
-                    is_due =
-                        *self.shutdown.borrow() || sink.deadline().is_some_and(|deadline| deadline <= Instant::now());
+                    let now = Instant::now();
+                    is_due = self.shall_end(now) || sink.deadline().is_some_and(|deadline| deadline <= now);
                 }
                 if (is_due || sink.is_full())
                     && read.rows > 0
                     && !self.is_silent
                     && last.differs(xid, &row, &fields, source, mark.order()).map_err(bad)?
                 {
-                    let progress = mark.cut(&last, Some(xid))?;
+                    let progress = mark.cut(last, Some(xid))?;
                     self.cut(sink, progress, read.newest_us).await?;
                     is_due = false;
-                    if *self.shutdown.borrow() {
+                    if self.shall_end(Instant::now()) {
                         read.is_cut_short = true;
-                        return Ok(read);
+                        return Ok(());
                     }
                 }
+                let start = sink.batch.bytes.len();
+                let rows = sink.batch.rows.len();
+                let is_dead_letter = match self.is_silent {
+                    true => false,
+                    false => match self.encode(&row, &fields, xid, sink) {
+                        Ok(is_dead_letter) => is_dead_letter,
+                        Err(error) => {
+                            sink.batch.bytes.truncate(start);
+                            sink.batch.rows.truncate(rows);
+                            return Err(error.into());
+                        }
+                    },
+                };
                 mark.give(xid);
+                if read.rows == 0 {
+                    // A server that had to sort for long would else do so for a handful of rows.
+                    self.until = self.until.max(Instant::now() + LEAST_READING);
+                }
                 read.rows += 1;
-                self.note_watermark(&row, &fields, &mut read)?;
+                self.note_watermark(&row, &fields, read)?;
                 if self.is_silent {
                     continue;
                 }
                 last.remember(xid, &row, &fields, source).map_err(bad)?;
-                let start = sink.batch.bytes.len();
-                let encoded = self.encode(&row, &fields, xid, sink);
-                if encoded.is_err() {
-                    sink.batch.bytes.truncate(start);
-                }
-                let is_dead_letter = encoded?;
                 let bytes = (sink.batch.bytes.len() - start) as u64;
-                if sink.count(bytes, is_dead_letter) {
-                    sink.flush().await.map_err(fault)?;
+                if sink.count(bytes, is_dead_letter) && self.hand_over(stream, sink).await? {
+                    let progress = mark.cut(last, None)?;
+                    self.cut(sink, progress, read.newest_us).await?;
+                    read.is_cut_short = true;
+                    return Ok(());
                 }
             }
         }
-        sink.flush().await.map_err(fault)?;
-        read.last = (read.rows > 0).then_some(last);
-        Ok(read)
+        sink.flush().await.map_err(fault)
     }
 
-    /// Waits for the server. A transaction that is open all the while is ended in time.
+    /// Whether no more than what is needed for a cut shall be read.
+    fn shall_end(&self, now: Instant) -> bool {
+        *self.shutdown.borrow() || self.until <= now
+    }
+
+    /// Hands the batch over. True where Kafka took so long that the snapshot has been given back meanwhile, so that
+    /// nobody waits for our locks.
+    async fn hand_over(&self, stream: &mut Copy, sink: &mut Sink) -> Result<bool, ReadError> {
+        let fault = |error| ReadError::Fault(Fault::Producer(error));
+        let mut flush = pin!(sink.flush());
+        tokio::select! {
+            biased;
+            done = &mut flush => return done.map(|()| false).map_err(fault),
+            // Only of a unique key it is known that a cut may stand here.
+            () = tokio::time::sleep_until(self.until.into()), if self.source.unique => {}
+        }
+        stream.stop().await;
+        self.session.end().await.map_err(|error| ReadError::Fault(error.into()))?;
+        flush.await.map(|()| true).map_err(fault)
+    }
+
+    /// Waits for the server. A transaction that is open all the while is ended in time, and so is the snapshot.
     async fn wait(
         &self,
-        mut stream: Pin<&mut CopyOutStream>,
+        stream: &mut Copy,
         sink: &mut Sink,
         mark: &mut dyn MarkSend,
         last: &Last,
         read: &Read,
     ) -> Result<Waited, ReadError> {
         let mut shutdown = self.shutdown.clone();
-        // Without a look at the next row only a unique key tells where a cut may stand.
-        let deadline = sink.deadline().filter(|_| self.source.unique);
-        let overdue = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
+        loop {
+            // Without a look at the next row only a unique key tells where a cut may stand.
+            let deadline = sink.deadline().filter(|_| self.source.unique);
+            // Before the first row the server may be sorting, which would only begin again.
+            let until = Some(self.until).filter(|_| self.source.unique && !self.is_silent && read.rows > 0);
+            let overdue = async {
+                match deadline.into_iter().chain(until).min() {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let waiting = sink.pulse().waiting(Side::Postgres);
+            let is_down = tokio::select! {
+                biased;
+                message = stream.next() => return Ok(Waited::Message(message)),
+                _ = shutdown.wait_for(|down| *down) => true,
+                () = overdue => false,
+            };
+            drop(waiting);
+            let is_over = is_down || until.is_some_and(|until| until <= Instant::now());
+            if sink.unmarked_rows(self.table) > 0 && self.source.unique {
+                let progress = mark.cut(last, None)?;
+                self.cut(sink, progress, read.newest_us).await?;
+            } else if !is_over {
+                sink.commit().await?;
             }
-        };
-        let waiting = sink.pulse().waiting(Side::Postgres);
-        let is_down = tokio::select! {
-            biased;
-            message = stream.next() => return Ok(Waited::Message(message)),
-            _ = shutdown.wait_for(|down| *down) => true,
-            () = overdue => false,
-        };
-        drop(waiting);
-        if sink.unmarked_rows(self.table) > 0 && self.source.unique {
-            let progress = mark.cut(last, None)?;
-            self.cut(sink, progress, read.newest_us).await?;
-        } else if !is_down {
-            sink.commit().await.map_err(|error| ReadError::Fault(error.into()))?;
+            if is_over {
+                return Ok(Waited::End);
+            }
         }
-        if is_down {
-            return Ok(Waited::Shutdown);
-        }
-        let _waiting = sink.pulse().waiting(Side::Postgres);
-        Ok(Waited::Message(stream.next().await))
     }
 
     async fn cut(&self, sink: &mut Sink, mut progress: Progress, newest_us: Option<i64>) -> Result<(), ReadError> {
         progress.newest_us = progress.newest_us.max(newest_us);
-        let record = encode_checkpoint(self.source, &progress)?;
-        let cut = sink.cut(self.table, self.checkpoint_key, progress, record).await;
-        cut.map_err(|error| ReadError::Fault(Fault::Producer(error)))
+        let records = encode_checkpoint(self.source, self.checkpoint_key, &progress)?;
+        Ok(sink.cut(self.table, progress, records).await?)
     }
 
     fn note_watermark(&mut self, row: &[u8], fields: &Fields, read: &mut Read) -> Result<(), TableError> {
@@ -317,8 +394,9 @@ impl Reading<'_> {
         let source = self.source;
         let bad = |error| bad_row(source, error);
         let out = &mut sink.batch.bytes;
+        let start = out.len();
         self.encode_key(row, fields, out)?;
-        let key_end = out.len();
+        let mut key_end = out.len();
         let mut too_large = field(row, fields, 1)
             .map_err(bad)?
             .and_then(|raw| raw.first_chunk::<8>())
@@ -339,13 +417,15 @@ impl Reading<'_> {
                 }
             }
             out.push(b'}');
-            let bytes = (out.len() - key_end) as u64;
+            // The key counts too: Kafka bounds the whole message.
+            let bytes = (out.len() - start) as u64;
             too_large = (bytes > self.max_row_bytes).then_some(bytes);
         }
         if let Some(bytes) = too_large {
+            // Of a key that is itself too large, the begin says which row it is.
+            key_end = key_end.min(start + LONGEST_LETTER_KEY);
             out.truncate(key_end);
-            let key_start = sink.batch.rows.last().map_or(0, |row| row.end);
-            let key = out[key_start..].to_vec();
+            let key = out[start..].to_vec();
             out.extend_from_slice(b"{\"table\":");
             push_string(out, source.name.as_bytes());
             out.extend_from_slice(b",\"key\":");
@@ -399,16 +479,8 @@ impl Reading<'_> {
 pub trait MarkSend: Mark + Send {}
 impl<T: Mark + Send> MarkSend for T {}
 
-/// A record that a broker takes with its usual limit of 1 MiB.
-const MOST_CHECKPOINT_BYTES: usize = 1_000_000;
-
-pub fn encode_checkpoint(source: &Source, progress: &Progress) -> Result<Vec<u8>, TableError> {
-    let table = || source.quoted.clone();
-    let record =
-        progress.encode().map_err(|error| TableError::CannotResume { table: table(), reason: error.to_string() })?;
-    if record.len() > MOST_CHECKPOINT_BYTES {
-        let ids = progress.polled.seen.len();
-        return Err(TableError::CheckpointTooLarge { table: table(), bytes: record.len(), ids });
-    }
-    Ok(record)
+pub fn encode_checkpoint(source: &Source, key: &Arc<str>, progress: &Progress) -> Result<Records, TableError> {
+    let refused =
+        |error: CheckpointError| TableError::CannotResume { table: source.quoted.clone(), reason: error.to_string() };
+    progress.records(key).map_err(refused)
 }

@@ -3,16 +3,25 @@
 use super::{
     checkpoint::Identity,
     errors::{SessionError, TableError},
-    plan::{Observation, PreparedTransaction, Snapshot, runs},
+    plan::{Note, Observation, PreparedTransaction, Proven, Snapshot, runs},
     silence::{Pulse, Side},
     sql,
 };
 use crate::{
-    config::model::Postgres,
+    config::model::{Capture, Postgres},
     postgres::{connect, default_time_zone, quote_ident},
 };
-use futures_util::future::{join, join4};
+use futures_util::{
+    StreamExt,
+    future::{join, join3, join5},
+};
 use roaring::RoaringTreemap;
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_postgres::{Client, CopyOutStream, Row, Statement, error::SqlState};
 
 /// Ids whose state is asked for at once; each costs 1.4 µs.
@@ -23,6 +32,8 @@ const SECOND_LOCK_TIMEOUT_MS: u64 = 50;
 
 pub struct Session {
     pub client: Client,
+    /// A second connection, for what cannot wait until the first is free.
+    pub side: Arc<Client>,
     pub user: String,
     pub identity: Identity,
     /// What other sessions write local times in, where that can be told.
@@ -33,10 +44,20 @@ pub struct Session {
     /// Process id of the session on the server.
     pub backend: i32,
     lock_timeout_ms: u64,
+    max_snapshot: Duration,
+    /// Whether a transaction had been open for a while when last looked.
+    sees_old: bool,
+    statements: Statements,
+}
+
+struct Statements {
     observe: Statement,
+    identities: Statement,
     prepared: Statement,
     ended: Statement,
     snapshot: Statement,
+    still_open: Statement,
+    still_held: Statement,
 }
 
 /// What must hold of a server and a role before anything is read.
@@ -128,11 +149,17 @@ pub struct Opened {
     /// By table as given; `None` where it could not be locked.
     pub fingerprints: Vec<Option<String>>,
     pub failed: Vec<(usize, TableError)>,
+    /// Of the transactions that were asked about.
+    pub proven: Proven,
+    /// Where the server's log ended: the commits of all rows that are seen lie before it.
+    pub log_end: i64,
+    /// When the snapshot and its locks shall be given back.
+    pub until: Instant,
 }
 
 impl Session {
     /// Connects and refuses a server or a role with which nothing could be promised.
-    pub async fn open(config: &Postgres, lock_timeout_ms: u64, pulse: Pulse) -> Result<Session, SessionError> {
+    pub async fn open(config: &Postgres, capture: &Capture, pulse: Pulse) -> Result<Session, SessionError> {
         let client = connect(config).await?;
         let server = Server::ask(&client).await?;
         if let Some(problem) = server.problems().into_iter().next() {
@@ -141,22 +168,30 @@ impl Session {
         let user = server.user;
         let (identity, latest, backend) = identity(&client).await?;
         let time_zone = default_time_zone(config).await?;
+        let side = Arc::new(connect(config).await?);
         let prepare = async |text| client.prepare(text).await.map_err(SessionError::query);
-        let (observe, prepared) = (prepare(sql::OBSERVE).await?, prepare(sql::PREPARED).await?);
-        let (ended, snapshot) = (prepare(sql::ENDED).await?, prepare(sql::SNAPSHOT).await?);
+        let statements = Statements {
+            observe: prepare(sql::OBSERVE).await?,
+            identities: prepare(sql::IDENTITIES).await?,
+            prepared: prepare(sql::PREPARED).await?,
+            ended: prepare(sql::ENDED).await?,
+            snapshot: prepare(sql::SNAPSHOT).await?,
+            still_open: prepare(sql::STILL_OPEN).await?,
+            still_held: prepare(sql::STILL_HELD).await?,
+        };
         Ok(Session {
             pulse,
             backend,
             client,
+            side,
             user,
             identity,
             time_zone,
             latest,
-            lock_timeout_ms,
-            observe,
-            prepared,
-            ended,
-            snapshot,
+            lock_timeout_ms: capture.lock_timeout_ms,
+            max_snapshot: Duration::from_millis(capture.max_snapshot_ms),
+            sees_old: false,
+            statements,
         })
     }
 
@@ -175,7 +210,7 @@ impl Session {
                 break;
             }
         }
-        let row = self.client.query_one(&self.ended, &[&first, &last]).await.map_err(SessionError::query)?;
+        let row = self.client.query_one(&self.statements.ended, &[&first, &last]).await.map_err(SessionError::query)?;
         let (lower, upper): (Vec<i64>, Vec<i64>) = (row.get(0), row.get(1));
         for (lower, upper) in lower.into_iter().zip(upper) {
             ended.insert_range(lower as u64..upper as u64);
@@ -183,35 +218,56 @@ impl Session {
         Ok(ended)
     }
 
-    /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot: in this order,
-    /// all in one flight. A table that cannot be locked is left out.
-    pub async fn begin(&mut self, tables: &[String], ended: RoaringTreemap) -> Result<Opened, SessionError> {
+    /// Reads what must be read before a snapshot, locks `tables`, takes the snapshot, and looks which transactions of
+    /// the processes `noted` are still the same: in this order, all in one flight. A table that cannot be locked is
+    /// left out.
+    pub async fn begin(
+        &mut self,
+        tables: &[String],
+        ended: RoaringTreemap,
+        noted: &[i32],
+    ) -> Result<Opened, SessionError> {
         let _waiting = self.pulse.waiting(Side::Postgres);
-        let client = &self.client;
+        let (client, statements) = (&self.client, &self.statements);
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
-        let begin = format!("{}; {}; SAVEPOINT one", begin_text(self.lock_timeout_ms), lock_text(tables));
+        // While one lock is waited for, those of other tables are held.
+        let lock_timeout_ms = match tables.len() {
+            0 | 1 => self.lock_timeout_ms,
+            _ => self.lock_timeout_ms.min(self.max_snapshot.as_millis() as u64),
+        };
+        let begin = format!("{}; {}; SAVEPOINT one", begin_text(lock_timeout_ms), lock_text(tables));
         let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&names];
-        let (clock, prepared, locked, snapshot) = join4(
-            client.query_one(&self.observe, &[]),
-            client.query(&self.prepared, &[]),
-            client.batch_execute(&begin),
-            client.query_one(&self.snapshot, &parameters),
+        let ((clock, identities, prepared, locked, snapshot), proven) = join(
+            join5(
+                client.query_one(&statements.observe, &[]),
+                client.query(&statements.identities, &[&self.sees_old]),
+                client.query(&statements.prepared, &[]),
+                client.batch_execute(&begin),
+                client.query_one(&statements.snapshot, &parameters),
+            ),
+            self.prove(noted),
         )
         .await;
-        let observation =
-            observation(&clock.map_err(SessionError::query)?, &prepared.map_err(SessionError::query)?, ended);
+        let until = Instant::now() + self.max_snapshot;
+        let observation = observation(
+            &clock.map_err(SessionError::query)?,
+            &identities.map_err(SessionError::query)?,
+            &prepared.map_err(SessionError::query)?,
+            ended,
+        );
         let opened = match locked {
-            Ok(()) => opened(observation, &snapshot.map_err(SessionError::query)?, Vec::new())?,
+            Ok(()) => opened(observation, &snapshot.map_err(SessionError::query)?, Vec::new(), proven?, until)?,
             Err(error) if error.is_closed() => return Err(SessionError::query(error)),
             // What was read before still comes before the snapshot.
             Err(error) => {
                 // The time for waiting has been spent; the other tables shall not wait again.
                 let has_waited = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
-                let lock_timeout_ms = if has_waited { SECOND_LOCK_TIMEOUT_MS } else { self.lock_timeout_ms };
-                self.begin_one_by_one(tables, observation, lock_timeout_ms).await?
+                let lock_timeout_ms = if has_waited { SECOND_LOCK_TIMEOUT_MS } else { lock_timeout_ms };
+                self.begin_one_by_one(tables, observation, lock_timeout_ms, noted).await?
             }
         };
         self.latest = opened.latest;
+        self.sees_old = !opened.observation.notes.is_empty();
         Ok(opened)
     }
 
@@ -221,6 +277,7 @@ impl Session {
         tables: &[String],
         observation: Observation,
         lock_timeout_ms: u64,
+        noted: &[i32],
     ) -> Result<Opened, SessionError> {
         let run = async |text: &str| self.client.batch_execute(text).await;
         run(&format!("ROLLBACK; {}; SAVEPOINT one", begin_text(lock_timeout_ms))).await.map_err(SessionError::query)?;
@@ -237,8 +294,30 @@ impl Session {
                 }
             }
         }
-        let row = self.client.query_one(&self.snapshot, &[&names]).await.map_err(SessionError::query)?;
-        opened(observation, &row, failed)
+        let row = self.client.query_one(&self.statements.snapshot, &[&names]).await.map_err(SessionError::query)?;
+        let until = Instant::now() + self.max_snapshot;
+        opened(observation, &row, failed, self.prove(noted).await?, until)
+    }
+
+    /// Which transactions of these processes are not visible to the snapshot that has just been fixed. The two views
+    /// are read one after the other: what holds its identity in the second was the same when the first was read.
+    async fn prove(&self, noted: &[i32]) -> Result<Proven, SessionError> {
+        if noted.is_empty() {
+            return Ok(Proven::new());
+        }
+        let (client, statements) = (&self.client, &self.statements);
+        let (forgotten, open, held) = join3(
+            client.batch_execute(sql::FORGET_ACTIVITY),
+            client.query(&statements.still_open, &[&noted]),
+            client.query(&statements.still_held, &[&noted]),
+        )
+        .await;
+        forgotten.map_err(SessionError::query)?;
+        let open = open.map_err(SessionError::query)?;
+        let held = held.map_err(SessionError::query)?;
+        let open: Vec<i32> = open.iter().map(|row| row.get(0)).collect();
+        let held = held.iter().map(|row| (row.get(0), row.get(1)));
+        Ok(held.filter(|(pid, _)| open.contains(pid)).collect())
     }
 
     /// Ends the transaction; the connection is of no use where that fails.
@@ -248,12 +327,12 @@ impl Session {
     }
 
     /// Starts a `COPY` behind a savepoint of its own.
-    pub async fn copy(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+    pub async fn copy(&self, sql: &str) -> Result<Copy, tokio_postgres::Error> {
         let _waiting = self.pulse.waiting(Side::Postgres);
         let (savepoint, stream) =
             join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(sql)).await;
         savepoint?;
-        stream
+        Ok(Copy { stream: Box::pin(stream?), side: self.side.clone(), backend: self.backend, is_over: false })
     }
 
     /// Goes on after a failed query.
@@ -263,8 +342,52 @@ impl Session {
     }
 }
 
+/// The answer to a `COPY`. Dropped before its end, it is cancelled: the server would go on for nobody, and the
+/// session could do nothing else meanwhile.
+pub struct Copy {
+    stream: Pin<Box<CopyOutStream>>,
+    side: Arc<Client>,
+    backend: i32,
+    is_over: bool,
+}
+
+impl Copy {
+    /// What comes next; nothing behind the last.
+    pub async fn next(&mut self) -> Option<Result<bytes::Bytes, tokio_postgres::Error>> {
+        let message = self.stream.next().await;
+        self.is_over = !matches!(message, Some(Ok(_)));
+        message
+    }
+
+    /// Ends it, if it has not come to its end, so that the session is free for the next statement.
+    pub async fn stop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        self.is_over = true;
+        // Where that fails, the rest is read for nothing.
+        let _ = self.side.query(CANCEL, &[&self.backend]).await;
+        // The cancellation itself comes as the last message; so it cannot hit what is asked next.
+        while let Some(Ok(_)) = self.stream.next().await {}
+    }
+}
+
+const CANCEL: &str = "SELECT pg_cancel_backend($1)";
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (self.is_over, tokio::runtime::Handle::try_current()) {
+            let (side, backend) = (self.side.clone(), self.backend);
+            runtime.spawn(async move { drop(side.query(CANCEL, &[&backend]).await) });
+        }
+    }
+}
+
 pub(super) fn begin_text(lock_timeout_ms: u64) -> String {
-    format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_timeout_ms}")
+    // What a poll sorts fits into this, rather than into files.
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL work_mem = '64MB'"
+    )
 }
 
 pub(super) fn lock_text(tables: &[String]) -> String {
@@ -272,10 +395,14 @@ pub(super) fn lock_text(tables: &[String]) -> String {
     if tables.is_empty() { String::new() } else { format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", ")) }
 }
 
-fn observation(clock: &Row, prepared: &[Row], ended: RoaringTreemap) -> Observation {
+fn observation(clock: &Row, identities: &[Row], prepared: &[Row], ended: RoaringTreemap) -> Observation {
+    let identities: HashMap<i32, String> = identities.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let (pids, starts): (Vec<i32>, Vec<i64>) = (clock.get(2), clock.get(3));
+    let note = |(pid, start_us)| Note { pid, identity: identities.get(&pid).cloned(), start_us };
     Observation {
         clock_us: clock.get(0),
         oldest_start_us: clock.get(1),
+        notes: pids.into_iter().zip(starts).map(note).collect(),
         prepared: prepared
             .iter()
             .map(|row| PreparedTransaction { name: row.get(0), prepared_us: row.get(1) })
@@ -284,12 +411,21 @@ fn observation(clock: &Row, prepared: &[Row], ended: RoaringTreemap) -> Observat
     }
 }
 
-fn opened(observation: Observation, row: &Row, failed: Vec<(usize, TableError)>) -> Result<Opened, SessionError> {
+fn opened(
+    observation: Observation,
+    row: &Row,
+    failed: Vec<(usize, TableError)>,
+    proven: Proven,
+    until: Instant,
+) -> Result<Opened, SessionError> {
     Ok(Opened {
         observation,
         snapshot: Snapshot::parse(row.get(0))?,
         latest: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0),
         fingerprints: row.get(2),
         failed,
+        proven,
+        log_end: row.get(3),
+        until,
     })
 }

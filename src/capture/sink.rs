@@ -2,10 +2,11 @@
 //! what becomes true when its receipt comes.
 
 use super::{
-    checkpoint::Progress,
+    checkpoint::{Progress, Records},
+    errors::{Fault, SessionError},
     publish::{Batch, Command, Publisher, Receipt},
     read::{Read, ReadError},
-    silence::Pulse,
+    silence::{Pulse, Side},
 };
 use crate::{
     clock::now_ms,
@@ -19,10 +20,20 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio_postgres::Client;
 
 const BATCH_BYTES: usize = 256 * 1024;
 /// Transactions handed over whose receipts have not come.
 const MOST_OUTSTANDING: usize = 2;
+
+/// Longest wait until the server's log is on its disk.
+const LONGEST_FLUSH: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+const LOG_FLUSHED: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8";
+/// A commit that waits for the disk brings with it all that was written before.
+const FLUSH_LOG: &str = "BEGIN READ WRITE; SET LOCAL synchronous_commit = local;
+    SELECT pg_logical_emit_message(true, 'headwater', ''); COMMIT";
 
 /// What one transaction holds of one table.
 #[derive(Debug, Default)]
@@ -61,11 +72,20 @@ pub struct Sink {
     max_bytes: u64,
     max_open: Duration,
     dead_letter_topic: String,
+    server: Arc<Client>,
+    /// The server's log up to here holds all that was read.
+    log_end: i64,
+    /// And is on its disk up to here.
+    log_flushed: i64,
 }
 
 impl Sink {
-    pub fn new(publisher: Publisher, capture: &Capture) -> Sink {
+    /// `server` is asked how far its log is on disk.
+    pub fn new(publisher: Publisher, capture: &Capture, server: Arc<Client>) -> Sink {
         Sink {
+            server,
+            log_end: 0,
+            log_flushed: 0,
             publisher,
             batch: Batch::default(),
             batch_of: None,
@@ -161,16 +181,15 @@ impl Sink {
     pub async fn checkpoint(
         &mut self,
         table: usize,
-        key: &Arc<str>,
         progress: Progress,
-        record: Vec<u8>,
+        records: Records,
     ) -> Result<(), ProducerError> {
         self.flush().await?;
         let share = self.share(table);
         share.progress = Some(progress);
         share.unmarked_rows = 0;
         self.begun.get_or_insert_with(Instant::now);
-        self.publisher.send(Command::Checkpoint { key: key.clone(), value: record }).await
+        self.publisher.send(Command::Checkpoint(records)).await
     }
 
     /// Puts a record of a table beside its checkpoint, which says nothing of rows.
@@ -178,7 +197,7 @@ impl Sink {
         self.flush().await?;
         self.share(table);
         self.begun.get_or_insert_with(Instant::now);
-        self.publisher.send(Command::Checkpoint { key: key.clone(), value }).await
+        self.publisher.send(Command::Checkpoint(vec![(key.clone(), value)])).await
     }
 
     pub fn forget_cut(&mut self, table: usize) {
@@ -193,25 +212,57 @@ impl Sink {
     }
 
     /// Puts a checkpoint behind the rows so far, in the middle of a reading, and commits.
-    pub async fn cut(
-        &mut self,
-        table: usize,
-        key: &Arc<str>,
-        progress: Progress,
-        record: Vec<u8>,
-    ) -> Result<(), ProducerError> {
+    pub async fn cut(&mut self, table: usize, progress: Progress, records: Records) -> Result<(), Fault> {
         self.cut = Some((table, progress.clone()));
-        self.checkpoint(table, key, progress, record).await?;
+        self.checkpoint(table, progress, records).await?;
         self.commit().await
+    }
+
+    /// What is read from now on was committed before the server's log reached `log_end`.
+    pub fn sees(&mut self, log_end: i64) {
+        self.log_end = self.log_end.max(log_end);
+    }
+
+    /// Waits until no crash of the server can take back what was read. With `synchronous_commit = off` a transaction
+    /// is seen before it is on disk; a crash then loses it and gives its id to another, whose rows we would take for
+    /// given. So a checkpoint vouches only for what is flushed.
+    async fn log_is_flushed(&mut self) -> Result<(), SessionError> {
+        if self.log_flushed >= self.log_end {
+            return Ok(());
+        }
+        let _waiting = self.publisher.pulse.waiting(Side::Postgres);
+        let begun = Instant::now();
+        let mut has_asked = false;
+        loop {
+            self.log_flushed = self.server.query_one(LOG_FLUSHED, &[]).await.map_err(SessionError::query)?.get(0);
+            if self.log_flushed >= self.log_end {
+                return Ok(());
+            }
+            if !std::mem::replace(&mut has_asked, true) {
+                match self.server.batch_execute(FLUSH_LOG).await {
+                    Ok(()) => continue,
+                    Err(error) if error.is_closed() => return Err(SessionError::query(error)),
+                    Err(error) => {
+                        tracing::debug!("the server's log is waited for, since it cannot be flushed: {error}");
+                        self.server.batch_execute("ROLLBACK").await.map_err(SessionError::query)?;
+                    }
+                }
+            }
+            if begun.elapsed() > LONGEST_FLUSH {
+                return Err(SessionError::NotFlushed { seconds: LONGEST_FLUSH.as_secs() });
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// Ends the open transaction, if there is one, without waiting for its receipt. Never with rows
     /// that no checkpoint covers: these stay open, to be aborted.
-    pub async fn commit(&mut self) -> Result<(), ProducerError> {
+    pub async fn commit(&mut self) -> Result<(), Fault> {
         if self.shares.is_empty() || self.shares.iter().any(|share| share.unmarked_rows > 0) {
             return Ok(());
         }
         self.flush().await?;
+        self.log_is_flushed().await?;
         self.publisher.send(Command::Commit).await?;
         self.outstanding.push_back(std::mem::take(&mut self.shares));
         (self.begun, self.rows, self.bytes) = (None, 0, 0);

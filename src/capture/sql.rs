@@ -1,7 +1,7 @@
 //! The text of the questions: polls and chunks as `COPY`, which takes no parameters.
 
 use super::{
-    plan::{Polled, runs},
+    plan::{Given, runs},
     source::{Column, Source, WatermarkType},
     value,
     zone::Zone,
@@ -15,7 +15,8 @@ macro_rules! begun {
     () => {
         "least(
                 a.xact_start,
-                CASE WHEN a.backend_type = 'client backend' AND a.state <> 'idle' THEN a.query_start END,
+                CASE WHEN a.backend_type = 'client backend' AND a.state IN ('active', 'fastpath function call')
+                       AND a.leader_pid IS NULL THEN a.query_start END,
                 CASE WHEN a.state = 'disabled' THEN a.backend_start END)"
     };
 }
@@ -51,17 +52,46 @@ macro_rules! writers {
     };
 }
 
-/// Read before the snapshot, outside a transaction, so that `now()` is its very begin.
+/// Read before the snapshot, outside a transaction, so that `now()` is its very begin: the clock, the least start of
+/// the transactions that are younger than two seconds, process and start of each older one. All that do not end at
+/// once are looked at one by one.
 pub const OBSERVE: &str = concat!(
     "
     SELECT (extract(epoch FROM now()) * 1000000)::int8,
-      (SELECT (extract(epoch FROM min(",
+      (extract(epoch FROM min(begun) FILTER (WHERE begun > now() - interval '2 s')) * 1000000)::int8,
+      coalesce(array_agg(pid) FILTER (WHERE begun <= now() - interval '2 s'), '{}'),
+      coalesce(array_agg((extract(epoch FROM begun) * 1000000)::int8) FILTER (WHERE begun <= now() - interval '2 s'), '{}')
+    FROM (SELECT a.pid, ",
     begun!(),
-    ")) * 1000000)::int8
-       FROM ",
+    " AS begun FROM ",
     writers!(),
-    ")"
+    ") AS open"
 );
+
+/// The virtual transaction ids that sessions hold, of a session at most one: `CREATE INDEX CONCURRENTLY` waits on
+/// those of others, in another mode.
+macro_rules! identities {
+    () => {
+        "SELECT pid, virtualtransaction FROM pg_locks
+    WHERE locktype = 'virtualxid' AND granted AND mode = 'ExclusiveLock' AND virtualtransaction = virtualxid"
+    };
+}
+
+/// Read after [`OBSERVE`] and before the snapshot, where `$1` says that some transaction has been open for long:
+/// `pg_locks` stops the lock manager for a moment.
+pub const IDENTITIES: &str = concat!(identities!(), " AND $1");
+
+/// Read after the snapshot: `pg_stat_activity` is kept for the length of a transaction.
+pub const FORGET_ACTIVITY: &str = "SELECT pg_stat_clear_snapshot()";
+
+/// Read after [`FORGET_ACTIVITY`]: those of the processes `$1` whose transaction is not visible yet. The ids of a
+/// transaction are gone once it is. A parallel apply worker commits while it says that it is idle in a transaction.
+pub const STILL_OPEN: &str = "
+    SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL
+      OR (backend_type = 'client backend' AND state LIKE 'idle in transaction%'))";
+
+/// Read after [`STILL_OPEN`], which has then spoken of these very transactions.
+pub const STILL_HELD: &str = concat!(identities!(), " AND pid = ANY($1)");
 
 /// The transactions that hold the bound back, older than `$1` seconds: process, user, application, state, age in
 /// seconds, when the query began; null and the name of a prepared one.
@@ -113,7 +143,8 @@ pub const ENDED: &str = "
       WHERE coalesce(pg_xact_status(id::text::xid8), 'ended') <> 'in progress') AS ended";
 
 /// The first query of a poll's transaction, which fixes its snapshot: the snapshot, the id from
-/// which ages count, and of each table a fingerprint of all that `Source` depends on.
+/// which ages count, of each table a fingerprint of all that `Source` depends on, and the end of the log, before
+/// which lies the commit of every row that is seen.
 pub const SNAPSHOT: &str = "
     SELECT snapshot::text,
       pg_snapshot_xmax(snapshot)::text::int8 + age(pg_snapshot_xmax(snapshot)::xid),
@@ -124,6 +155,7 @@ pub const SNAPSHOT: &str = "
                     (SELECT string_agg(i.indkey::text, ',') FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))))
                 FROM pg_class c WHERE c.oid = to_regclass(asked.name))
         FROM unnest($1::text[]) WITH ORDINALITY AS asked(name, position) ORDER BY position)
+      , pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8
     FROM pg_current_snapshot() AS snapshot";
 
 /// Literal of a raw watermark: microseconds, or days, from 2000.
@@ -270,45 +302,93 @@ fn output(column: &Column) -> String {
     quote_ident(&format!("c_{}", column.name))
 }
 
-/// All rows that a poll shall give; `lower` is the raw watermark below which none is new.
-pub fn poll(source: &Source, polled: &Polled, lower: i64, latest: u64, max_row_bytes: u64) -> String {
-    let watermark = named(source.watermark_column());
-    let mut conditions = vec![format!("{watermark} >= {}", watermark_literal(source.watermark_type, lower))];
-    let (xid, order) = if polled.snapshot.xmin == 0 {
+/// The id of a row in 64 bits.
+fn row_id(given: &Given, latest: u64) -> String {
+    if given.xmin == 0 {
         let frozen = super::plan::FROZEN_ID;
-        let xid = format!(
+        return format!(
             "CASE WHEN age(t.xmin) BETWEEN 1 AND 2147483646 THEN {latest}::int8 - age(t.xmin) ELSE {frozen} END"
         );
-        (xid.clone(), xid)
-    } else {
-        conditions.push(format!("age(t.xmin) BETWEEN 1 AND {}", latest.saturating_sub(polled.snapshot.xmin)));
-        (format!("{latest}::int8 - age(t.xmin)"), "age(t.xmin) DESC".to_owned())
-    };
-    if !polled.seen.is_empty() {
+    }
+    format!("{latest}::int8 - age(t.xmin)")
+}
+
+/// The conditions that leave out what has been given.
+fn unseen(source: &Source, given: &Given, latest: u64) -> Vec<String> {
+    let xid = row_id(given, latest);
+    let mut conditions = Vec::new();
+    if given.xmin > 0 {
+        conditions.push(format!("age(t.xmin) BETWEEN 1 AND {}", latest.saturating_sub(given.xmin)));
+    }
+    if !given.seen.is_empty() {
         let mut ranges = String::new();
-        for run in runs(&polled.seen) {
+        for run in runs(&given.seen) {
             let _ = write!(ranges, "{}[{},{})", if ranges.is_empty() { "" } else { "," }, run.start, run.end);
         }
         conditions.push(format!("NOT ({xid}) <@ '{{{ranges}}}'::int8multirange"));
     }
     let key: Vec<&Column> = source.key.iter().map(|position| &source.columns[*position]).collect();
-    for (partial, last_key) in &polled.partial {
+    for (partial, last_key) in &given.partial {
         conditions.push(format!("(({xid}) <> {partial} OR {})", after(&key, last_key)));
     }
-    let mut order = vec![order];
-    order.extend(key.iter().map(|column| named(column)));
-    Shape { source, conditions, order, limit: String::new(), max_row_bytes }.copy()
+    conditions
 }
 
-/// One chunk of the first load: rows before `floor` in the order of watermark and key, after `last`.
-pub fn chunk(source: &Source, floor: i64, last: Option<&[Option<String>]>, rows: u64, max_row_bytes: u64) -> String {
-    let watermark = source.watermark_column();
-    let column = Column { nullable: false, ..watermark.clone() };
-    let mut columns: Vec<&Column> = vec![&column];
-    columns.extend(source.key.iter().map(|position| &source.columns[*position]));
-    let mut conditions = vec![format!("{} < {}", named(watermark), watermark_literal(source.watermark_type, floor))];
-    conditions.extend(last.map(|last| after(&columns, last)));
-    ordered(source, &columns, conditions, rows, max_row_bytes)
+/// The rows that a poll shall give, `rows` at most, in the order of their ids; `lower` is the raw watermark below
+/// which none is new.
+pub fn poll(source: &Source, given: &Given, lower: i64, latest: u64, rows: u64, max_row_bytes: u64) -> String {
+    let watermark = named(source.watermark_column());
+    let mut conditions = vec![format!("{watermark} >= {}", watermark_literal(source.watermark_type, lower))];
+    conditions.extend(unseen(source, given, latest));
+    let mut order = vec![if given.xmin == 0 { row_id(given, latest) } else { "age(t.xmin) DESC".to_owned() }];
+    order.extend(source.key.iter().map(|position| named(&source.columns[*position])));
+    Shape { source, conditions, order, limit: limit(source, rows), max_row_bytes }.copy()
+}
+
+/// What a chunk reads, by watermark and key.
+pub struct Chunk<'a> {
+    /// Raw watermark from which on it reads; from the first one where absent.
+    pub from: Option<i64>,
+    /// Raw watermark before which it reads.
+    pub to: i64,
+    /// Watermark and key of the last row before it.
+    pub last: Option<&'a [Option<String>]>,
+    /// What it leaves out, with the id from which ages count.
+    pub given: Option<(&'a Given, u64)>,
+}
+
+impl Chunk<'_> {
+    fn range(&self, source: &Source) -> Vec<String> {
+        let watermark = named(source.watermark_column());
+        let literal = |raw| watermark_literal(source.watermark_type, raw);
+        let mut conditions = vec![format!("{watermark} < {}", literal(self.to))];
+        conditions.extend(self.from.map(|from| format!("{watermark} >= {}", literal(from))));
+        conditions
+    }
+
+    /// `rows` of them at most.
+    pub fn text(&self, source: &Source, rows: u64, max_row_bytes: u64) -> String {
+        let column = Column { nullable: false, ..source.watermark_column().clone() };
+        let mut columns: Vec<&Column> = vec![&column];
+        columns.extend(source.key.iter().map(|position| &source.columns[*position]));
+        let mut conditions = self.range(source);
+        conditions.extend(self.last.map(|last| after(&columns, last)));
+        conditions.extend(self.given.iter().flat_map(|(given, latest)| unseen(source, given, *latest)));
+        ordered(source, &columns, conditions, rows, max_row_bytes)
+    }
+
+    /// Asks the planner how many there are from here to the end.
+    pub fn estimate(&self, source: &Source) -> String {
+        let watermark = source.watermark_column();
+        let mut conditions = self.range(source);
+        if let Some(Some(text)) = self.last.and_then(|last| last.first()) {
+            conditions.push(format!("{} >= {}", named(watermark), literal(watermark, text)));
+        }
+        if let Some(filter) = &source.filter {
+            conditions.push(format!("(\n{filter}\n)"));
+        }
+        format!("EXPLAIN (FORMAT JSON) SELECT FROM {} AS t WHERE {}", source.quoted, conditions.join(" AND "))
+    }
 }
 
 /// One chunk of the rows without a watermark, by key.
@@ -321,10 +401,7 @@ pub fn null_chunk(source: &Source, last: Option<&[Option<String>]>, rows: u64, m
 
 fn ordered(source: &Source, columns: &[&Column], conditions: Vec<String>, rows: u64, max_row_bytes: u64) -> String {
     let order = columns.iter().map(|column| named(column)).collect();
-    // Rows that nothing tells apart must not fall on both sides of a cut.
-    let ties = if source.unique { "ONLY" } else { "WITH TIES" };
-    let limit = format!(" FETCH FIRST {rows} ROWS {ties}");
-    Shape { source, conditions, order, limit, max_row_bytes }.copy()
+    Shape { source, conditions, order, limit: limit(source, rows), max_row_bytes }.copy()
 }
 
 /// How many of the newest 1,000 rows were written by a later transaction than one whose watermark is a minute later, or
@@ -347,15 +424,7 @@ pub fn left_alone(source: &Source) -> String {
     )
 }
 
-/// What the planner thinks a first load still has to read.
-pub fn estimate(source: &Source, floor: i64, last: Option<&[Option<String>]>) -> String {
-    let watermark = source.watermark_column();
-    let mut conditions = vec![format!("{} < {}", named(watermark), watermark_literal(source.watermark_type, floor))];
-    if let Some(Some(text)) = last.and_then(|last| last.first()) {
-        conditions.push(format!("{} >= {}", named(watermark), literal(watermark, text)));
-    }
-    if let Some(filter) = &source.filter {
-        conditions.push(format!("(\n{filter}\n)"));
-    }
-    format!("EXPLAIN (FORMAT JSON) SELECT FROM {} AS t WHERE {}", source.quoted, conditions.join(" AND "))
+/// Rows that nothing tells apart must not fall on both sides of a cut.
+fn limit(source: &Source, rows: u64) -> String {
+    format!(" FETCH FIRST {rows} ROWS {}", if source.unique { "ONLY" } else { "WITH TIES" })
 }

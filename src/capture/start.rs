@@ -38,9 +38,9 @@ impl Engine {
             self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
         }
         let pulse = Pulse::default();
-        let opening = Session::open(&config, self.capture.lock_timeout_ms, pulse.clone());
-        // Two connections and a few questions that take no time.
-        let limit = Duration::from_millis(config.connect_timeout_ms * 2) + Duration::from_secs(10);
+        let opening = Session::open(&config, &self.capture, pulse.clone());
+        // Three connections and a few questions that take no time.
+        let limit = Duration::from_millis(config.connect_timeout_ms * 3) + Duration::from_secs(10);
         let silent = |_| SessionError::Silent { seconds: limit.as_secs() };
         let session = tokio::time::timeout(limit, opening).await.map_err(silent)??;
         let kafka = self.pipeline.kafka.clone();
@@ -63,7 +63,7 @@ impl Engine {
                 return Err(error.into());
             }
         };
-        let sink = Sink::new(publisher, &self.capture);
+        let sink = Sink::new(publisher, &self.capture, session.side.clone());
         if !self.has_started {
             self.tables.iter().for_each(|table| table.unit.set(State::Starting));
         }

@@ -4,7 +4,7 @@ use super::{
     checkpoint::{Backfill, Identity, Progress},
     errors::TableError,
     load_progress::LoadProgress,
-    plan::{Margins, Observation, Polled, Snapshot},
+    plan::{Margins, Noted, Observation, Poll, Polled, Snapshot},
     search::{Below, Search, Tally},
     session::Session,
     source::{self, Source},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     config::model::{Capture, CaptureTable},
     health::{State, Unit},
+    kafka::producer::ProducerError,
     postgres::{PostgresError, catalogue},
 };
 use std::{
@@ -23,15 +24,38 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::task::JoinHandle;
 
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// With `--until-caught-up`, failures in a row after which a table is given up.
 const MOST_ATTEMPTS: u32 = 6;
 
+/// Tried again later, ever later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    at: Instant,
+    attempts: u32,
+    is_transient: bool,
+    reason: String,
+}
+
+impl Retry {
+    fn after(before: Option<&Retry>, error: &TableError) -> Retry {
+        let attempts = before.map_or(1, |before| before.attempts + 1);
+        let delay = Duration::from_millis(500 << attempts.min(7)).min(LONGEST_RETRY);
+        let (is_transient, reason) = (error.is_transient(), error.to_string());
+        Retry { at: Instant::now() + delay, attempts, is_transient, reason }
+    }
+
+    fn given_up(&self) -> Option<&str> {
+        (!self.is_transient || self.attempts >= MOST_ATTEMPTS).then_some(&*self.reason)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     Active,
-    Retry { at: Instant, attempts: u32, is_transient: bool, reason: String },
+    Retry(Retry),
     Stopped { reason: String },
 }
 
@@ -59,6 +83,10 @@ pub struct TableRun {
     pub last_commit_us: Option<i64>,
     pub load: LoadProgress,
     pub below: Below,
+    /// Chunks that failed in a row; the polls go on meanwhile.
+    pub load_retry: Option<Retry>,
+    /// A look into the topic that is under way: whether it holds rows of this table.
+    pub looking: Option<JoinHandle<Result<bool, ProducerError>>>,
     /// Known in this turn; anew after a reset.
     pub known: Option<Known>,
 }
@@ -85,49 +113,79 @@ pub struct Known {
     pub tally: Tally,
     pub search: Option<Search>,
     pub witness: witness::Record,
+    /// Of the poll that `progress` has its snapshot from; none after a restart.
+    pub noted: Option<Noted>,
+    /// More may have come since than one poll reads.
+    pub is_behind: bool,
+    /// Rows of the next chunk, where the last was not the usual.
+    pub chunk_rows: Option<u64>,
+}
+
+impl Known {
+    /// All rows of a poll have been handed over.
+    pub fn complete(&mut self, poll: Poll, observation: &Observation) {
+        self.progress.polled = poll.complete();
+        self.noted = Some(Noted::new(observation, self.noted.as_ref()));
+    }
 }
 
 impl TableRun {
     pub fn is_due(&self) -> bool {
         match &self.standing {
             Standing::Active => true,
-            Standing::Retry { at, .. } => *at <= Instant::now(),
+            Standing::Retry(retry) => retry.at <= Instant::now(),
             Standing::Stopped { .. } => false,
         }
     }
 
     pub fn fail(&mut self, error: &TableError) {
+        self.note_failure(error);
+        if !matches!(self.standing, Standing::Stopped { .. }) {
+            let before = match &self.standing {
+                Standing::Retry(retry) => Some(retry),
+                _ => None,
+            };
+            self.standing = Standing::Retry(Retry::after(before, error));
+        }
+    }
+
+    /// A chunk has failed. Polls, which read other rows, are not kept from going on.
+    pub fn fail_load(&mut self, error: &TableError) {
+        self.note_failure(error);
+        self.load_retry = Some(Retry::after(self.load_retry.as_ref(), error));
+    }
+
+    fn note_failure(&mut self, error: &TableError) {
         let reason = error.to_string();
         self.unit.failed();
-        let attempts = match &self.standing {
-            Standing::Retry { attempts, .. } => attempts + 1,
-            _ => 1,
-        };
         if let Some(known) = &mut self.known {
             known.is_caught_up = false;
         }
         if error.is_final() {
             self.unit.set(State::Stopped(reason.clone()));
             self.standing = Standing::Stopped { reason };
-            return;
+        } else {
+            self.unit.set(State::Failing(reason));
         }
-        self.unit.set(State::Failing(reason.clone()));
-        let delay = Duration::from_millis(500 << attempts.min(7)).min(LONGEST_RETRY);
-        let at = Instant::now() + delay;
-        self.standing = Standing::Retry { at, attempts, is_transient: error.is_transient(), reason };
     }
 
     pub fn recover(&mut self) {
         self.standing = Standing::Active;
     }
 
-    /// How the table stands after a poll that went well.
-    pub fn state(&self, capture: &Capture) -> State {
-        let Some(known) = &self.known else { return State::Progressing };
-        match self.below.reason(capture, &known.source) {
-            Some(reason) => State::Failing(reason),
-            None if known.is_caught_up => State::CaughtUp,
-            None => State::Progressing,
+    pub fn recover_load(&mut self) {
+        self.load_retry = None;
+    }
+
+    /// How it does after a poll that went well; `None` where something else still fails.
+    pub fn state(&self, capture: &Capture) -> Option<State> {
+        let below = self.known.as_ref().and_then(|known| self.below.reason(capture, &known.source));
+        let is_caught_up = self.known.as_ref().is_some_and(|known| known.is_caught_up);
+        match (&self.load_retry, below) {
+            (Some(_), _) => None,
+            (None, Some(reason)) => Some(State::Failing(reason)),
+            (None, None) if is_caught_up => Some(State::CaughtUp),
+            (None, None) => Some(State::Progressing),
         }
     }
 
@@ -135,15 +193,15 @@ impl TableRun {
     pub fn given_up(&self) -> Option<&str> {
         match &self.standing {
             Standing::Stopped { reason } => Some(reason),
-            Standing::Retry { attempts, is_transient, reason, .. } if !is_transient || *attempts >= MOST_ATTEMPTS => {
-                Some(reason)
-            }
-            _ => None,
+            Standing::Retry(retry) => retry.given_up(),
+            Standing::Active => self.load_retry.as_ref().and_then(Retry::given_up),
         }
     }
 
     pub fn is_loading(&self) -> bool {
-        self.standing == Standing::Active && self.known.as_ref().is_some_and(|known| !known.progress.backfill.is_done())
+        self.standing == Standing::Active
+            && self.load_retry.as_ref().is_none_or(|retry| retry.at <= Instant::now())
+            && self.known.as_ref().is_some_and(|known| !known.progress.is_loaded())
     }
 
     /// Describes the table, in the transaction that has locked it, and applies the configuration.
@@ -164,7 +222,7 @@ impl TableRun {
     pub fn report(&self, now_us: i64) {
         let Some(known) = &self.known else { return };
         let progress = &known.progress;
-        let load = self.load.remaining(progress.backfill.done_rows());
+        let load = self.load.remaining(progress.loaded_rows());
         self.unit.detail(serde_json::json!({
             "snapshot": progress.polled.snapshot.to_string(),
             "bound": instant_text(progress.polled.bound_us),
@@ -178,8 +236,9 @@ impl TableRun {
             },
             "last_commit": self.last_commit_us.map(instant_text),
             "backfill": {
-                "done": progress.backfill.is_done(),
-                "done_rows": progress.backfill.done_rows(),
+                "done": progress.is_loaded(),
+                "what": if progress.catch_up.is_some() { "backlog" } else { "first load" },
+                "done_rows": progress.loaded_rows(),
                 "estimated_rows": load.as_ref().map(|load| load.total_rows),
                 "rate": load.as_ref().map(|load| load.rows_per_second),
                 "seconds_left": load.as_ref().map(|load| load.seconds_left),
@@ -217,6 +276,8 @@ pub fn beginning(
         polled,
         floor,
         backfill,
+        polls_from: None,
+        catch_up: None,
         newest_us: None,
     }
 }

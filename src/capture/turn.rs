@@ -17,7 +17,13 @@ use super::{
     value::instant_text,
     witness::{self, Refusal, Witness},
 };
-use crate::{clock::now_us, health::State, kafka::replay, metrics, record::reason::ROW_TOO_LARGE};
+use crate::{
+    clock::now_us,
+    health::State,
+    kafka::{producer::ProducerError, replay},
+    metrics,
+    record::reason::ROW_TOO_LARGE,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +31,10 @@ use std::{
 
 /// Between two records of the rows that were captured last.
 const WITNESS: Duration = Duration::from_secs(10);
+/// What came in a shorter time is one poll.
+const LONG_AWAY_US: i64 = 10_000_000;
+/// Longest wait for a look into a topic, with the snapshot in hand.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 pub enum TurnEnd {
     /// Shutdown, caught up, or every table stands still.
@@ -38,6 +48,7 @@ impl Engine {
             pulse: turn.session.pulse.clone(),
             pipeline: self.pipeline.clone(),
             backend: turn.session.backend,
+            side: turn.session.side.clone(),
             units: self.tables.iter().map(|table| table.unit.clone()).collect(),
         };
         let result = tokio::select! {
@@ -134,11 +145,11 @@ impl Engine {
     /// Puts a table's progress into the open transaction.
     pub async fn mark(&mut self, turn: &mut Turn, index: usize) -> Result<Result<(), TableError>, Fault> {
         let Some(known) = &mut self.tables[index].known else { return Ok(Ok(())) };
-        let record = match encode_checkpoint(&known.source, &known.progress) {
-            Ok(record) => record,
+        let records = match encode_checkpoint(&known.source, &known.checkpoint_key, &known.progress) {
+            Ok(records) => records,
             Err(error) => return Ok(Err(error)),
         };
-        turn.sink.checkpoint(index, &known.checkpoint_key, known.progress.clone(), record).await?;
+        turn.sink.checkpoint(index, known.progress.clone(), records).await?;
         known.written = known.progress.polled.snapshot.clone();
         known.written_at = Instant::now();
         known.is_unwritten = false;
@@ -153,7 +164,7 @@ impl Engine {
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     let outcome = match &error {
-                        crate::kafka::producer::ProducerError::UnknownOutcome { .. } => "unknown",
+                        ProducerError::UnknownOutcome { .. } => "unknown",
                         _ => "aborted",
                     };
                     metrics::CAPTURE_TRANSACTIONS.add(&[&self.pipeline.name, outcome], 1);
@@ -204,8 +215,8 @@ impl Engine {
                 }
             }
             if table.load.is_begun() {
-                let done_rows = progress.backfill.done_rows();
-                if progress.backfill.is_done() {
+                let done_rows = progress.loaded_rows();
+                if progress.is_loaded() {
                     table.load.finish(&table.label, done_rows);
                     metrics::CAPTURE_BACKFILL_ROWS.set(&labels, 0.0);
                 } else {
@@ -216,7 +227,7 @@ impl Engine {
                     }
                 }
             }
-            if !progress.backfill.is_done() && table.standing == Standing::Active {
+            if !progress.is_loaded() && table.standing == Standing::Active && table.load_retry.is_none() {
                 table.unit.set(State::Progressing);
             }
             table.report(now_us);
@@ -269,30 +280,31 @@ impl Engine {
         let witness_key: Arc<str> = witness::record_key(&key).into();
         let mut kept = turn.checkpoints.get(&*witness_key).map(|bytes| Witness::decode(bytes)).unwrap_or_default();
         let before = kept.clone();
-        let stored = match (turn.checkpoints.get(&key), beginning) {
-            (None, _) | (_, Beginning::Again) => None,
-            (Some(bytes), beginning) => {
-                let read = Progress::decode(bytes).map_err(|error| error.to_string());
-                let fitting = read.and_then(|progress| misfit(&progress).map_or(Ok(progress), Err));
-                let fitting = match fitting {
-                    Ok(progress) => {
-                        let examined = witness::examine(&turn.session.client, &source, &kept, opened.latest).await;
-                        kept.accept(examined.map_err(ReadError::Server)?).map(|()| progress)
-                    }
-                    Err(reason) => {
-                        let progress = Progress::decode(bytes).ok();
-                        if progress.is_some_and(|progress| progress.is_ahead_of(&identity, opened.latest)) {
-                            kept.refusal = Some(Refusal { reason: reason.clone(), from: opened.latest });
+        let read = Progress::read(&turn.checkpoints, &key).map_err(|error| error.to_string());
+        let stored = match (read, beginning) {
+            (Ok(None), _) | (_, Beginning::Again) => None,
+            (read, beginning) => {
+                let fitting = match read {
+                    Err(reason) => Err(reason),
+                    Ok(progress) => match progress.as_ref().and_then(misfit) {
+                        None => {
+                            let examined = witness::examine(&turn.session.client, &source, &kept, opened.latest).await;
+                            kept.accept(examined.map_err(ReadError::Server)?).map(|()| progress)
                         }
-                        Err(reason)
-                    }
+                        Some(reason) => {
+                            if progress.is_some_and(|progress| progress.is_ahead_of(&identity, opened.latest)) {
+                                kept.refusal = Some(Refusal { reason: reason.clone(), from: opened.latest });
+                            }
+                            Err(reason)
+                        }
+                    },
                 };
                 if kept.refusal.is_some() && kept.refusal != before.refusal {
                     let recorded = turn.sink.record(index, &witness_key, kept.encode()).await;
                     recorded.map_err(|error| ReadError::Fault(error.into()))?;
                 }
                 match fitting {
-                    Ok(progress) => Some(progress),
+                    Ok(progress) => progress,
                     Err(_) if beginning == Beginning::Now => None,
                     Err(reason) => return Err(cannot_resume(reason).into()),
                 }
@@ -300,7 +312,7 @@ impl Engine {
         };
         let is_new = stored.is_none();
         if is_new && beginning == Beginning::FromScratch {
-            self.refuse_published(&topic, &source.name, cannot_resume).await?;
+            self.refuse_published(index, &topic, &source.name, &cannot_resume).await?;
         }
         let progress = stored.map(|progress| Progress { key: source.key_names(), ..progress }).unwrap_or_else(|| {
             let backfill = match beginning {
@@ -310,7 +322,9 @@ impl Engine {
             let margins = table::margins(&self.capture, &source);
             table::beginning(&source, &zone, &turn.session.identity, &opened.observation, margins, backfill)
         });
-        let (bound, done_rows) = (instant_text(progress.polled.bound_us), progress.backfill.done_rows());
+        let (bound, done_rows) = (instant_text(progress.polled.bound_us), progress.loaded_rows());
+        // An outage is read in chunks.
+        let is_behind = !is_new && opened.observation.clock_us - progress.polled.raw_bound_us > LONG_AWAY_US;
         let label = self.tables[index].label.as_str();
         match is_new {
             true => tracing::info!(table = label, topic, bound, "no checkpoint: beginning"),
@@ -336,30 +350,69 @@ impl Engine {
             ),
             tally: Tally::default(),
             search: None,
+            noted: None,
+            is_behind,
+            chunk_rows: None,
         });
         Ok(())
     }
 
-    /// Without a checkpoint, rows that are in the topic already would be published again.
+    /// Without a checkpoint, rows that are in the topic already would be published again. The looking takes as long
+    /// as somebody else's transaction stays open there; other tables do not wait for it.
     async fn refuse_published(
-        &self,
+        &mut self,
+        index: usize,
         topic: &str,
         name: &str,
         refusal: impl Fn(String) -> TableError,
     ) -> Result<(), ReadError> {
-        let (kafka, of, name) = (self.pipeline.kafka.clone(), topic.to_owned(), name.to_owned());
-        let holds = blocking(move || replay::holds(&kafka, &of, TABLE_HEADER, &name)).await;
-        if holds.map_err(|error| ReadError::Fault(error.into()))? {
-            let checkpoints = &self.capture.checkpoint_topic;
-            let reason = format!("topic {topic} holds rows of it already, and topic {checkpoints} has no checkpoint");
-            return Err(refusal(reason).into());
+        let looking = self.tables[index].looking.get_or_insert_with(|| {
+            let (kafka, of, name) = (self.pipeline.kafka.clone(), topic.to_owned(), name.to_owned());
+            tokio::spawn(blocking(move || replay::holds(&kafka, &of, TABLE_HEADER, &name)))
+        });
+        let Ok(holds) = tokio::time::timeout(LONGEST_LOOK, &mut *looking).await else {
+            return Err(ReadError::Pending(format!(
+                "topic {topic} is read to see whether it holds rows of {name} already; a transaction of another producer that is open there is waited for"
+            )));
+        };
+        self.tables[index].looking = None;
+        match holds.unwrap_or(Err(ProducerError::Gone)) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                let checkpoints = &self.capture.checkpoint_topic;
+                let reason =
+                    format!("topic {topic} holds rows of it already, and topic {checkpoints} has no checkpoint");
+                Err(refusal(reason).into())
+            }
+            Err(ProducerError::Forbidden { operations, .. }) => Err(ReadError::Table(TableError::Topic {
+                table: name.to_owned(),
+                topic: topic.to_owned(),
+                reason: format!(
+                    "may not be read by the Kafka user, to see whether it holds rows already; grant it {operations}"
+                ),
+            })),
+            Err(error @ ProducerError::Timeout { .. }) => Err(ReadError::Table(TableError::Topic {
+                table: name.to_owned(),
+                topic: topic.to_owned(),
+                reason: format!("cannot be read, to see whether it holds rows already: {error}"),
+            })),
+            Err(error) => Err(ReadError::Fault(error.into())),
         }
+    }
+
+    pub async fn fail_table(&mut self, turn: &Turn, index: usize, error: ReadError) -> Result<(), Fault> {
+        if let ReadError::Pending(reason) = error {
+            self.tables[index].unit.set(State::Waiting(reason));
+            return Ok(());
+        }
+        let error = self.sort_error(turn, index, error).await?;
+        self.tables[index].fail(&error);
         Ok(())
     }
 
-    /// Sorts what ended the reading of a table: the table's own trouble is noted, and the transaction
-    /// goes on behind its savepoint; rows without a checkpoint mean that the turn must end.
-    pub async fn fail_table(&mut self, turn: &Turn, index: usize, error: ReadError) -> Result<(), Fault> {
+    /// Sorts what ended the reading of a table: the table's own trouble is given back, and the transaction goes on
+    /// behind its savepoint; rows without a checkpoint mean that the turn must end.
+    pub async fn sort_error(&mut self, turn: &Turn, index: usize, error: ReadError) -> Result<TableError, Fault> {
         let error = match error {
             ReadError::Fault(fault) => return Err(fault),
             ReadError::Server(error) if error.is_closed() || turn.session.client.is_closed() => {
@@ -370,13 +423,18 @@ impl Engine {
                 TableError::query(&self.tables[index].lock_name, &turn.session.user, timeout_ms, error)
             }
             ReadError::Table(error) => error,
+            // Only of a table that is new, of which no chunk is read.
+            ReadError::Pending(reason) => {
+                let table = &self.tables[index];
+                TableError::Topic { table: table.label.clone(), topic: table.configured.topic.clone(), reason }
+            }
         };
         metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[index].label], 1);
-        self.tables[index].fail(&error);
         if turn.sink.unmarked_rows(index) > 0 {
+            self.tables[index].fail(&error);
             return Err(Fault::Interrupted(error));
         }
         turn.session.undo().await?;
-        Ok(())
+        Ok(error)
     }
 }

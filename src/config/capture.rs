@@ -35,6 +35,7 @@ pub fn build(root: &Section, id: &str, errors: &mut Collector, claims: &mut Clai
         max_transaction_ms: capture.integer("max_transaction_ms"),
         max_row_bytes: max_row_bytes(&capture),
         lock_timeout_ms: capture.integer("lock_timeout_ms"),
+        max_snapshot_ms: capture.integer("max_snapshot_ms"),
         checkpoint_topic: capture.text("checkpoint_topic").unwrap_or_else(|| format!("{id}-checkpoints")),
         checkpoint_replication: capture.integer("checkpoint_replication"),
         transactional_id: capture.text("transactional_id").unwrap_or_else(|| format!("{id}-capture")),

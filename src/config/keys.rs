@@ -271,6 +271,13 @@ pub static KEYS: &[Key] = &[
         "A row whose JSON is larger becomes a dead letter. Keep it under the topic's `max.message.bytes` (1 MiB by default).",
     ),
     integer("capture.lock_timeout_ms", 1, HOUR, "5000", "Longest wait for the ACCESS SHARE lock on a table."),
+    integer(
+        "capture.max_snapshot_ms",
+        100,
+        HOUR,
+        "2000",
+        "Longest time that a snapshot and its locks are held; a backlog is read in several. A single sort on the server may take longer.",
+    ),
     key("capture.checkpoint_topic", Kind::Text(Format::Topic), "Compacted topic of the checkpoints.")
         .derived("headwater-<pipeline>-checkpoints"),
     integer("capture.checkpoint_replication", 1, 32_767, "1", "Its replication where it is created."),

@@ -6,9 +6,12 @@ use super::{
     complaint::{self, Complaints},
     set_defaults,
 };
-use crate::config::model::{Compression, Kafka};
+use crate::{
+    clock::Moment,
+    config::model::{Compression, Kafka},
+};
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Message,
     bindings::{
         RD_KAFKA_MSG_F_COPY, rd_kafka_header_add, rd_kafka_headers_copy, rd_kafka_headers_destroy,
         rd_kafka_headers_new, rd_kafka_headers_t, rd_kafka_producev, rd_kafka_resp_err_t, rd_kafka_topic_destroy,
@@ -21,6 +24,7 @@ use rdkafka::{
 use std::{
     ffi::{CString, c_char, c_void},
     ptr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -50,6 +54,9 @@ pub enum ProducerError {
     Timeout { action: &'static str, seconds: u64 },
     #[error("the Kafka user may not use {resource}: grant it {operations}")]
     Forbidden { resource: String, operations: &'static str },
+    /// One topic's own trouble: messages to others would be taken.
+    #[error("topic {topic} does not take messages: {reason}")]
+    Refused { topic: String, reason: String },
     #[error("topic {topic} has an invalid name")]
     TopicName { topic: String },
     #[error("the thread that publishes to Kafka has ended")]
@@ -73,8 +80,12 @@ pub struct Settings {
     pub max_message_bytes: u64,
 }
 
-/// Keeps the client's latest complaint, which says more than the timeout that follows it.
-struct Listener(Complaints);
+/// Keeps the client's latest complaint, which says more than the timeout that follows it, and the topic that has
+/// refused a message.
+struct Listener {
+    complaints: Complaints,
+    refused: Mutex<Option<(String, RDKafkaErrorCode)>>,
+}
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -82,7 +93,7 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
-        self.0.error(error, reason);
+        self.complaints.error(error, reason);
     }
 }
 
@@ -90,10 +101,38 @@ impl ProducerContext for Listener {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.0.note(error, &format!("a message was not taken: {error}"));
+        if let Err((error, message)) = result {
+            self.complaints.note(error, &format!("a message was not taken: {error}"));
+            self.note_refusal(message.topic(), error);
         }
     }
+}
+
+impl Listener {
+    /// The first one is the cause: what is behind it in the transaction fails with it.
+    fn note_refusal(&self, topic: &str, error: &ClientError) {
+        if let Some(code) = error.rdkafka_error_code().filter(|code| refusal(*code).is_some()) {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            refused.get_or_insert_with(|| (topic.to_owned(), code));
+        }
+    }
+}
+
+/// Why a topic takes no message, where it is the topic's own trouble, and what to do about it.
+fn refusal(code: RDKafkaErrorCode) -> Option<&'static str> {
+    Some(match code {
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
+            "a message is larger than its max.message.bytes; raise that, or lower capture.max_row_bytes and capture.max_transaction_bytes"
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed => "the Kafka user may not write to it; grant it Write and Describe",
+        RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownPartition => "it does not exist any more; make it again: headwater topics -c FILE",
+        RDKafkaErrorCode::PolicyViolation | RDKafkaErrorCode::InvalidRecord => {
+            "the broker's policy, or the topic's settings, refuse the message"
+        }
+        _ => return None,
+    })
 }
 
 /// A set of headers that many messages share.
@@ -147,7 +186,9 @@ pub struct TransactionalProducer {
     transactional_id: String,
     complaints: Complaints,
     topics: Vec<*mut rd_kafka_topic_t>,
-    begun: Option<Instant>,
+    /// Of `topics`.
+    names: Vec<String>,
+    begun: Option<Moment>,
     sent_since_poll: u32,
     // Last, so that the topics are released before it.
     producer: BaseProducer<Listener>,
@@ -160,12 +201,13 @@ impl TransactionalProducer {
         let complaints = Complaints::default();
         let unreachable = |reason: String| ProducerError::Unreachable { brokers: kafka.brokers.clone(), reason };
         let producer: BaseProducer<Listener> = configuration(kafka, settings)
-            .create_with_context(Listener(complaints.clone()))
+            .create_with_context(Listener { complaints: complaints.clone(), refused: Mutex::default() })
             .map_err(|error| unreachable(error.to_string()))?;
         let opened = TransactionalProducer {
             transactional_id: settings.transactional_id.clone(),
             complaints,
             topics: Vec::new(),
+            names: Vec::new(),
             begun: None,
             sent_since_poll: 0,
             producer,
@@ -197,6 +239,7 @@ impl TransactionalProducer {
             return Err(wrong());
         }
         self.topics.push(topic);
+        self.names.push(name.to_owned());
         Ok(TopicHandle(self.topics.len() - 1))
     }
 
@@ -206,7 +249,7 @@ impl TransactionalProducer {
 
     pub fn begin(&mut self) -> Result<(), ProducerError> {
         self.producer.begin_transaction().map_err(|error| self.failed("beginning a transaction", &error))?;
-        self.begun = Some(Instant::now());
+        self.begun = Some(Moment::now());
         Ok(())
     }
 
@@ -229,9 +272,11 @@ impl TransactionalProducer {
                     self.producer.poll(Duration::from_millis(2));
                 }
                 code => {
+                    let error = ClientError::MessageProduction(code.into());
+                    let topic = &self.names[message.topic.0];
+                    self.producer.context().note_refusal(topic, &error);
                     // A transaction that has failed takes no message; why it has is told by what is polled.
                     self.producer.poll(Duration::from_millis(100));
-                    let error = ClientError::MessageProduction(code.into());
                     return Err(self.failed("sending", &error));
                 }
             }
@@ -333,7 +378,14 @@ impl TransactionalProducer {
     }
 
     fn failed(&self, action: &'static str, error: &ClientError) -> ProducerError {
-        self.fenced(error).unwrap_or_else(|| ProducerError::Failed { action, reason: self.words(error) })
+        if let Some(fenced) = self.fenced(error) {
+            return fenced;
+        }
+        let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match refused.and_then(|(topic, code)| Some((topic, refusal(code)?))) {
+            Some((topic, reason)) => ProducerError::Refused { topic, reason: reason.to_owned() },
+            None => ProducerError::Failed { action, reason: self.words(error) },
+        }
     }
 
     fn fatal(&self, code: RDKafkaErrorCode, reason: String) -> ProducerError {
@@ -417,6 +469,8 @@ fn configuration(kafka: &Kafka, settings: &Settings) -> ClientConfig {
         ("queue.buffering.max.kbytes", "65536"),
         ("message.max.bytes", &message_bytes),
         ("message.timeout.ms", "45000"),
+        // How long a topic that is gone is taken for one that is about to come.
+        ("topic.metadata.propagation.max.ms", "5000"),
         ("socket.timeout.ms", "20000"),
         ("socket.keepalive.enable", "true"),
         ("reconnect.backoff.max.ms", "2000"),

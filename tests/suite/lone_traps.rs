@@ -10,21 +10,21 @@ use crate::{
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-const TABLES: [Target; 2] = [
+pub const TABLES: [Target; 2] = [
     Target::new("by_timestamp", "created_at", "timestamp"),
     Target::new("by_timestamptz", "updated_at", "timestamptz(3)"),
 ];
 const SLACK: Duration = Duration::from_millis(400);
 
-struct Scene {
-    test: Test,
-    db: Db,
-    run: Run,
+pub struct Scene {
+    pub test: Test,
+    pub db: Db,
+    pub run: Run,
 }
 
 impl Scene {
     /// A capture that has polled. `before` is done before its first poll.
-    fn start(poll_interval_ms: u64, before: impl FnOnce(&Test, &Db)) -> Scene {
+    pub fn start(poll_interval_ms: u64, before: impl FnOnce(&Test, &Db)) -> Scene {
         let scene = Scene::launch(poll_interval_ms, before);
         scene.pass();
         scene
@@ -49,7 +49,7 @@ impl Scene {
     }
 
     /// Waits until polls have come whose bounds would lie behind now, if nothing held them back.
-    fn pass(&self) {
+    pub fn pass(&self) {
         let marker = Db::connect(&self.test.postgres);
         let begun = Instant::now();
         let mut last_round = false;
@@ -70,7 +70,7 @@ impl Scene {
     }
 
     /// What was done is captured: a marker written after it is, and so must be all before it.
-    fn finish(mut self, what: &str) {
+    pub fn finish(mut self, what: &str) {
         self.pass();
         drain(&mut self.run);
         catch_up(&self.test, &self.test.path("capture.yml"), &[]);
@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-fn each(statement: &str) -> String {
+pub fn each(statement: &str) -> String {
     TABLES.map(|target| statement.replace("{t}", target.name)).join("; ")
 }
 

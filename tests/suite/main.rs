@@ -3,7 +3,9 @@
 mod analyze;
 mod analyze_store;
 mod anomalies;
+mod apart;
 mod autumn;
+mod backlog;
 mod below_bound;
 mod certificates;
 mod chunks;
@@ -33,6 +35,7 @@ mod makefile;
 mod memory;
 mod monitoring;
 mod names;
+mod open_transactions;
 mod outages;
 mod package;
 mod page;

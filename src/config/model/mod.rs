@@ -163,6 +163,7 @@ pub struct Capture {
     /// A row whose JSON is larger is a dead letter.
     pub max_row_bytes: u64,
     pub lock_timeout_ms: u64,
+    pub max_snapshot_ms: u64,
     /// Compacted topic of the checkpoints.
     pub checkpoint_topic: String,
     pub checkpoint_replication: i32,

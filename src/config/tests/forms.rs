@@ -43,6 +43,7 @@ fn the_contract_loads_unchanged() {
             max_transaction_ms: 5_000,
             max_row_bytes: 900_000,
             lock_timeout_ms: 5_000,
+            max_snapshot_ms: 2_000,
             checkpoint_topic: "headwater-orders_stream-checkpoints".into(),
             checkpoint_replication: 1,
             transactional_id: "headwater-orders_stream-capture".into(),
