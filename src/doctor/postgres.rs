@@ -192,8 +192,8 @@ async fn clocks(config: &Postgres, client: &Client, findings: &mut Findings) -> 
 
 /// Connections that the stages of a pipeline have open at the same time, at most.
 fn needed(pipeline: &Pipeline) -> i64 {
-    // The session, the question for the time zone at its start, and the search below the bound.
-    let capture = if pipeline.capture.is_some() { 3 } else { 0 };
+    // Two sessions, a question at the start or in a long silence, and the search below the bound.
+    let capture = if pipeline.capture.is_some() { 4 } else { 0 };
     let describes = |land: &crate::config::model::Land| {
         land.tables.iter().filter(|table| matches!(table.schema, LandSchema::Table { .. })).count()
     };

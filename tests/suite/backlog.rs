@@ -41,11 +41,14 @@ fn a_backlog_is_read_in_chunks_while_new_rows_arrive() {
     }
     db.execute("UPDATE rows SET mark = DEFAULT, created_at = DEFAULT, kind = 'updated while away' WHERE id <= 130");
 
-    let mut run = start(&test, &file, &[], &[]);
-    run.wait_for_log("backlog of rows");
+    // Stands still behind a few of a hundred chunks.
+    let mut run = start(&test, &file, &[], &[("HEADWATER_FAILPOINTS", "capture.after_commit=stop@8")]);
+    eventually(DEADLINE, "the failpoint", || run.is_stopped());
+    assert!(run.stderr().contains("backlog of rows"), "{}", run.stderr());
     db.execute("INSERT INTO rows (kind) VALUES ('in between')");
     // Rows that the backlog has given, and some that it has not, move on.
     db.execute("UPDATE rows SET mark = DEFAULT, created_at = DEFAULT, kind = 'moved' WHERE id % 500 = 0");
+    run.go_on();
     run.wait_for_log("backlog of rows is done");
     drain(&mut run);
     catch_up(&test, &file, &[]);
