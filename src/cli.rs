@@ -20,7 +20,7 @@ use crate::{
 };
 use arguments::{
     BackupArgs, Cli, Command, CompactArgs, DlqCommand, DoctorArgs, ExpireArgs, Format, GenerateCommand, LogFormat,
-    RestoreArgs, StageArgs, TopicsArgs, ValidateArgs, VerifyArgs,
+    ResetArgs, RestoreArgs, StageArgs, TopicsArgs, ValidateArgs, VerifyArgs,
 };
 use clap::FromArgMatches;
 use serde::Serialize;
@@ -104,6 +104,7 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Expire(args) => expire(args).await,
         Command::Backup(args) => backup(args).await,
         Command::Restore(args) => restore(args).await,
+        Command::Reset(args) => reset(args).await,
         Command::Generate(command) => match *command {
             GenerateCommand::Orders(options) => generated(generate::orders(options).await, Format::Text),
             GenerateCommand::Chat(args) => generated(generate::chat::chat(args.options).await, args.format),
@@ -424,6 +425,28 @@ async fn restore(args: RestoreArgs) -> ExitCode {
         };
         if let Err(code) = kept(keep::restore::run(pipeline, &args.options, say).await, args.format) {
             return code;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn reset(args: ResetArgs) -> ExitCode {
+    let config = match load(&args.file.config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let ended = |error: &analyze::reset::ResetError| {
+        output::complain(format_args!("headwater: {error}"));
+        ExitCode::from(if error.is_unavailable() { exit::UNAVAILABLE } else { exit::FAILED })
+    };
+    let jobs = match analyze::reset::select(&config, &args.options) {
+        Ok(jobs) => jobs,
+        Err(error) => return ended(&error),
+    };
+    for (pipeline, job) in jobs {
+        match analyze::reset::run(pipeline, job, &args.options).await {
+            Ok(report) => print_result(&report, args.format),
+            Err(error) => return ended(&error),
         }
     }
     ExitCode::SUCCESS

@@ -129,7 +129,7 @@ async fn forget(store: &Store, kafka: &Kafka, job: &Job, days: u32) -> Result<u6
     let begins =
         tokio::task::spawn_blocking(move || begins(&kafka, topics)).await.map_err(|error| error.to_string())?;
     let letters = format!("{DEAD_LETTERS} AND {}", has_left(&begins.map_err(|error| error.to_string())?));
-    let before = kept_from(now_us(), days);
+    let before = kept_from(store.agreed_now_us(now_us()).await.map_err(|error| error.to_string())?, days);
     let mut deleted = 0;
     for (table, condition) in [("moments", MOMENTS), ("late_events", LATE_EVENTS), ("dead_letters", &letters)] {
         // The condition on jobs stands in for one that moments have not.

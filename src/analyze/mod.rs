@@ -26,6 +26,7 @@ pub mod inspect;
 mod newest;
 mod reading;
 mod report;
+pub mod reset;
 mod resume;
 pub mod sentiment;
 pub mod store;
@@ -66,6 +67,8 @@ pub struct Options {
 
 const FIRST_BACKOFF_MS: u64 = 500;
 const LONGEST_BACKOFF_MS: u64 = 10_000;
+/// How often it is looked whether days are to be made or dropped, where nothing is flushed.
+const DAYS_INTERVAL: Duration = Duration::from_secs(10);
 /// For the ends of the topics, of which only people are told.
 const ENDS_LIMIT: Duration = Duration::from_secs(2);
 
@@ -261,7 +264,8 @@ impl Supervisor {
             Ok(watchers) => watchers,
             Err(error) => return (TurnEnd::Stopped(error.to_string()), report),
         };
-        if let Some(watermark_ms) = leader.stored().watermark_ms
+        // Of a job that has begun anew they know what lies before.
+        if let Some(watermark_ms) = leader.stored().watermark_ms.or(leader.stored().windows_from_ms)
             && let Err(error) = watchers.restore(&self.job, &store, watermark_ms).await
         {
             return (error.into(), report);
@@ -354,6 +358,8 @@ impl Supervisor {
             leader.keep_days(now_ms()).await;
             let flush = tokio::select! {
                 flush = handed.recv() => flush,
+                // Days expire on a quiet topic, too.
+                () = tokio::time::sleep(DAYS_INTERVAL) => continue,
                 reason = &mut lost => return Err(StoreError::Lost { job: self.job.id.clone(), reason }),
             };
             let Some(flush) = flush else { return Ok(()) };

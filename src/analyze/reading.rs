@@ -268,6 +268,9 @@ impl Reading {
             return Err(End::Stopped(loss::told("analyze", &lost)));
         }
         let mut engine = Engine::new(setup.plan.clone(), Some(progress));
+        if let Some(from_ms) = stored.windows_from_ms {
+            engine.write_from(from_ms);
+        }
         let mut lanes = Vec::with_capacity(starts.len());
         for (input, partition, first, log_id, last) in starts {
             let source = engine.partition(input, partition.number, first);
@@ -286,6 +289,10 @@ impl Reading {
             let now_ms = now_ms();
             if self.setup.context.is_shutdown() {
                 return self.drain();
+            }
+            // Where nothing is read nothing is handed over, by which a loss of leadership would be noticed.
+            if self.setup.flushes.is_closed() {
+                return Err(End::Abandoned);
             }
             self.read(now_ms)?;
             self.ask_ends(now_ms);

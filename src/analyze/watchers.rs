@@ -43,9 +43,10 @@ impl Watchers {
             watermark_ms.saturating_sub(longest + job.window_ms + job.slide_ms)
         };
         let since_ms = since(Watcher::history_span_ms);
-        let span = Span { since_ms, recent_ms: since(Watcher::recent_span_ms), period_ms };
+        let recent_ms = since(Watcher::recent_span_ms);
+        let span = Span { since_ms, recent_ms, period_ms, until_ms: watermark_ms };
         // A moment counts until its episode is over, which may be long after it began.
-        for last in store.last_moments(since_ms.saturating_sub(EPISODE_MS)).await? {
+        for last in store.last_moments(since_ms.saturating_sub(EPISODE_MS), watermark_ms).await? {
             let key: Arc<str> = last.key.as_str().into();
             let is_it = |watcher: &Watcher| {
                 watcher.watch().moment_type == last.moment_type && watcher.watch().measure == last.metric

@@ -86,6 +86,13 @@ pub enum Command {
     /// time of the backup is not sent again; what it sent after is, where Kafka has lost the record of it. Stop the
     /// stages before.
     Restore(RestoreArgs),
+    /// Let a job of analyze begin anew at the start of its topics, and damage nothing that it wrote before.
+    ///
+    /// Windows of which the topics no longer hold every record stay as they are, and late events are counted once.
+    /// Needed where a job is declared otherwise than its windows under way. Stop every instance of the job first; the
+    /// next start reads the topics again, and replaces each window when it is final. What the topics hold is reckoned
+    /// from the first events that are left, and an hour for records out of order. --dry-run changes nothing.
+    Reset(ResetArgs),
     /// Try an anomaly detector on a series of your own, to choose a threshold.
     ///
     /// Prints the moments it finds and how many there are at other thresholds; --plot draws them.
@@ -310,6 +317,17 @@ pub struct RestoreArgs {
     #[command(flatten)]
     pub options: keep::restore::Options,
     /// How the plan and the summary are printed; as JSON, a line for each pipeline with the summary.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+#[derive(Args)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    pub file: FileArg,
+    #[command(flatten)]
+    pub options: analyze::reset::Options,
+    /// How the result is printed; as JSON, a line for each job.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
 }

@@ -57,6 +57,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "reset",
+        &[
+            "reset -c chat.yml --dry-run             # which windows would be written again",
+            "reset -c chat.yml --job chat --from 2025-01-15",
+        ],
+    ),
+    (
         "anomalies",
         &[
             "anomalies --backtest series.csv --plot series.svg",

@@ -3,6 +3,7 @@
 
 use super::{
     error::{Collector, Origin, Problem},
+    model::Postgres,
     section::Section,
 };
 use std::path::{Component, Path, PathBuf};
@@ -62,6 +63,8 @@ pub struct Claims {
     claims: Vec<Claim>,
     /// Of each pipeline begun, in order.
     names: Vec<String>,
+    /// Where each of them has its tables of windows; none where it has no database.
+    databases: Vec<Option<String>>,
     brokers: String,
 }
 
@@ -69,6 +72,7 @@ impl Claims {
     /// All that is claimed from now on belongs to this pipeline.
     pub fn begin(&mut self, name: &str, brokers: &str) {
         self.names.push(name.to_owned());
+        self.databases.push(None);
         self.brokers = brokers.to_owned();
     }
 
@@ -102,6 +106,16 @@ impl Claims {
         }
     }
 
+    /// Where the pipeline begun last has its tables of windows. Without a schema the user's search path decides, so
+    /// that only those of one user are known to be the same.
+    pub fn windows_in(&mut self, postgres: &Postgres, schema: Option<&str>) {
+        let Postgres { host, port, db, user, .. } = postgres;
+        let place = schema.map_or_else(|| format!("of user {user}"), |schema| format!("schema {schema}"));
+        if let Some(database) = self.databases.last_mut() {
+            *database = Some(format!("{host}:{port}/{db} {place}"));
+        }
+    }
+
     pub fn timestamp(&mut self, section: &Section, key: &str, path: &Path) {
         self.directory(section, key, path, DirectoryRole::Timestamp);
     }
@@ -119,7 +133,9 @@ impl Claims {
     /// Reports each claim that clashes with an earlier one, once.
     pub fn check(&self, errors: &mut Collector) {
         for (index, later) in self.claims.iter().enumerate() {
-            let clash = self.claims[..index].iter().find_map(|earlier| Some((earlier, clash(earlier, later)?)));
+            let clash = self.claims[..index]
+                .iter()
+                .find_map(|earlier| Some((earlier, clash(earlier, later, self.share_tables(earlier, later))?)));
             let Some((earlier, words)) = clash else { continue };
             let place = if earlier.pipeline == later.pipeline {
                 format!("{words} as {}", describe(earlier))
@@ -133,6 +149,12 @@ impl Claims {
             };
             errors.add_value(&later.origin, later.key.as_str(), Problem::Rule(place), show(&later.thing));
         }
+    }
+
+    /// Whether a table of one name is one table for both.
+    fn share_tables(&self, first: &Claim, second: &Claim) -> bool {
+        let database = |claim: &Claim| self.databases.get(claim.pipeline - 1).and_then(Option::as_ref);
+        first.pipeline == second.pipeline || database(first).is_some_and(|place| database(second) == Some(place))
     }
 }
 
@@ -159,7 +181,7 @@ fn show(thing: &Thing) -> String {
 }
 
 /// How the second clashes with the first, as the beginning of "… as <the first>".
-fn clash(first: &Claim, second: &Claim) -> Option<String> {
+fn clash(first: &Claim, second: &Claim, share_tables: bool) -> Option<String> {
     let same_pipeline = first.pipeline == second.pipeline;
     let same_kafka = first.brokers == second.brokers;
     match (&first.thing, &second.thing) {
@@ -171,7 +193,7 @@ fn clash(first: &Claim, second: &Claim) -> Option<String> {
             (same_pipeline && first.thing == second.thing).then(|| "is the same table".to_owned())
         }
         (Thing::Job(a), Thing::Job(b)) => (same_pipeline && a == b).then(|| "is the same name".to_owned()),
-        (Thing::Windows(a), Thing::Windows(b)) => (same_pipeline && a == b).then(|| "is the same table".to_owned()),
+        (Thing::Windows(a), Thing::Windows(b)) => (share_tables && a == b).then(|| "is the same table".to_owned()),
         (Thing::TransactionalId(a), Thing::TransactionalId(b)) => {
             (a == b && same_kafka).then(|| "is the same transactional id".to_owned())
         }

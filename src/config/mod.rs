@@ -163,6 +163,9 @@ fn build_pipeline(
         true => Some(postgres::build(&top.section("postgres"), errors)?),
         false => None,
     };
+    if let (Some(postgres), Some(analyze)) = (&postgres, &analyze) {
+        claims.windows_in(postgres, analyze.schema.as_deref());
+    }
     if capture.is_none() && land.is_none() && analyze.is_none() && errors.is_empty() {
         let rule = "configures nothing to do: give postgres.table with kafka.topic, capture.tables, land.tables or analyze.jobs";
         errors.add(&Origin::File, "", Problem::Rule(rule.into()));

@@ -3,7 +3,8 @@
 
 mod parse;
 
-pub use parse::{FilterError, columns_help, instant};
+pub use crate::record::time::instant;
+pub use parse::{FilterError, columns_help};
 
 use super::letter::{Id, Letter};
 use serde_json::Value;

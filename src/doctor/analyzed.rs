@@ -35,6 +35,10 @@ async fn go_on(
     positions: &mut Positions,
 ) -> Result<(), StoreError> {
     let inspector = Inspector::open(&patient(config), analyze.schema.as_deref(), OPTIONS).await?;
+    match &inspector.encoding {
+        Ok(()) => findings.ok("encoding", &config.db, "UTF8, which holds every text"),
+        Err(error) => findings.failure("encoding", &config.db, error.to_string(), error.cure()),
+    }
     let Some(schema) = &inspector.schema else {
         let wanted = quote_ident(analyze.schema.as_deref().unwrap_or(&inspector.user));
         let user = quote_ident(&inspector.user);
@@ -59,9 +63,9 @@ async fn go_on(
             findings.failure("job", &job.name, fault, None);
             continue;
         }
-        table(analyze, &inspector, job, is_applied, findings).await?;
+        let table = table(analyze, &inspector, job, is_applied, findings).await?;
         match is_usable {
-            true => progress(&inspector, job, findings, positions).await?,
+            true => progress(&inspector, job, table, findings, positions).await?,
             false if is_applied => {
                 findings.not_checked("declaration", &job.name, "its progress cannot be read", None);
             }
@@ -131,16 +135,21 @@ fn rights(inspector: &Inspector, schema: &str, shared: &Shared, findings: &mut F
     }
 }
 
+/// The table's full name, where it is there and fits.
 async fn table(
     analyze: &Analyze,
     inspector: &Inspector,
     job: &Job,
     is_applied: bool,
     findings: &mut Findings,
-) -> Result<(), StoreError> {
+) -> Result<Option<String>, StoreError> {
     let output = output(job);
+    let mut name = None;
     match inspector.table(&output).await {
-        Ok(()) => findings.ok("window table", &job.table, format!("fits job {}", job.name)),
+        Ok(found) => {
+            findings.ok("window table", &job.table, format!("fits job {}", job.name));
+            name = Some(found);
+        }
         // The migrations may make it.
         Err(StoreError::NoTable { .. }) if !is_applied && analyze.migrate => {
             let message = format!("is not there yet; job {} looks for it after the migrations", job.name);
@@ -173,23 +182,27 @@ async fn table(
             }
         }
     }
-    Ok(())
+    Ok(name)
 }
 
 async fn progress(
     inspector: &Inspector,
     job: &Job,
+    table: Option<String>,
     findings: &mut Findings,
     positions: &mut Positions,
 ) -> Result<(), StoreError> {
     let progress = inspector.progress(&job.id).await?;
+    if let Some(table) = table {
+        match inspector.refusal(&job.id, &table, &progress).await? {
+            Some(error) => findings.failure("owner", &job.table, error.to_string(), error.cure()),
+            None => findings.ok("owner", &job.table, format!("is written by job {} alone", job.name)),
+        }
+    }
     if let Some(error) = redeclared(job, &progress) {
-        let job_id = crate::postgres::quote_literal(&job.id);
-        let cure =
-            format!("DELETE FROM analyze_jobs WHERE job = {job_id};   -- it begins anew at the start of its topics");
-        let message = "its windows under way were declared otherwise: declare them as they were, give the job another name and table, or let it begin anew";
+        let message = "its windows under way were declared otherwise: declare them as they were, give the job another name and table, or let it begin anew where its topics hold windows whole";
         tracing::debug!("{error}");
-        findings.failure("declaration", &job.name, message, Some(cure));
+        findings.failure("declaration", &job.name, message, error.cure());
     } else {
         findings.ok("declaration", &job.name, "fits the windows that are under way");
     }

@@ -144,6 +144,10 @@ pub async fn restore(pipeline: &Pipeline, parts: &[TablePart], root: &Path) -> R
                         "epoch" => format!("{name} = greatest({table}.epoch, excluded.epoch) + 1"),
                         _ => format!("{name} = excluded.{name}"),
                     })
+                    // A backup of before there was one is of a job that had begun at the start of its topics.
+                    .chain(
+                        (!part.columns.iter().any(|c| c == "windows_from")).then(|| "windows_from = NULL".to_owned()),
+                    )
                     .collect();
                 run(format!("{into} ON CONFLICT (job) DO UPDATE SET {}", set.join(", "))).await?;
             }

@@ -46,10 +46,11 @@ pub async fn plan(pipeline: &Pipeline, days: u32) -> Result<Tables, KeepError> {
         analyze.jobs.iter().flat_map(|job| &job.inputs).map(|input| input.topic.clone()).collect();
     let kafka = pipeline.kafka.clone();
     let begins = tokio::task::spawn_blocking(move || history::begins(&kafka, topics)).await??;
+    // Midnight UTC, as the sessions' zone is.
+    let before = kept_from(postgres::agreed_now_us(&client, now_us()).await?, days);
     let mut tables = Tables {
         client,
-        // Midnight UTC, as the sessions' zone is.
-        before: kept_from(now_us(), days),
+        before,
         jobs: analyze.jobs.iter().map(|job| job.id.clone()).collect(),
         letters: format!("{DEAD_LETTERS} AND {}", history::has_left(&begins)),
         moments: 0,

@@ -3,7 +3,10 @@
 pub mod catalogue;
 pub mod pool;
 
-use crate::config::model::{Postgres, TlsMode};
+use crate::{
+    clock,
+    config::model::{Postgres, TlsMode},
+};
 use openssl::ssl::{ErrorCode, SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 use std::time::Duration;
@@ -94,6 +97,8 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 const APPLICATION: &str = "headwater";
+/// Clocks that differ by more are told of.
+const CLOCKS_APART_US: i64 = 3_600_000_000;
 const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// Opens one connection and pins its session settings, so that text forms do not depend on the
@@ -119,6 +124,21 @@ pub async fn default_time_zone(config: &Postgres) -> Result<Option<String>, Post
         )
         .await?;
     Ok(if row.get(1) { None } else { Some(row.get(0)) })
+}
+
+/// Microseconds since 1970 by this machine's clock, `now_us`, or by the server's where that is earlier. What deletes by
+/// age asks both, for one clock that is ahead would delete what is young.
+pub async fn agreed_now_us(client: &Client, now_us: i64) -> Result<i64, PostgresError> {
+    let question = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+    let servers_us: i64 = client.query_one(question, &[]).await?.get(0);
+    let ahead_us = now_us.saturating_sub(servers_us);
+    if ahead_us > CLOCKS_APART_US {
+        let (here, there) = (clock::iso(now_us), clock::iso(servers_us));
+        tracing::warn!(
+            "this machine's clock says {here}, PostgreSQL's {there}: set it right; nothing is deleted by it"
+        );
+    }
+    Ok(now_us.min(servers_us))
 }
 
 fn settings(config: &Postgres, application: &str, options: &str) -> tokio_postgres::Config {

@@ -147,6 +147,14 @@ pub fn timestamp(text: &[u8], naive_is_utc: bool) -> Result<i64, TimeError> {
 const FIRST: i64 = -719_162 * MICROS_PER_DAY;
 const LAST: i64 = 2_932_897 * MICROS_PER_DAY - 1;
 
+/// Microseconds since 1970 of a time, or of the beginning of a day; UTC where no zone is given.
+pub fn instant(text: &str) -> Option<i64> {
+    match date(text.as_bytes()) {
+        Ok(days) => Some(i64::from(days) * MICROS_PER_DAY),
+        Err(_) => timestamp(text.as_bytes(), true).ok(),
+    }
+}
+
 /// `date=YYYY-MM-DD`, the directory of a day.
 pub fn partition(days: i32) -> String {
     let (year, month, day) = civil_from_days(days);

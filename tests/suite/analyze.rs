@@ -10,6 +10,8 @@ mod lag;
 mod memory;
 mod oracle;
 mod outages;
+mod quiet;
+mod reset;
 pub mod scene;
 mod time;
 mod topics;

@@ -4,7 +4,10 @@
 //! the rows go to the default partition, and the next attempt moves them.
 
 use super::StoreError;
-use crate::postgres::pool::Pool;
+use crate::{
+    postgres::{agreed_now_us, pool::Pool},
+    record::time::MICROS_PER_DAY,
+};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 const DAY_MS: i64 = 86_400_000;
@@ -53,13 +56,19 @@ impl Days {
         if !self.postponed.is_empty() {
             self.next_upkeep_ms = now_ms + RETRY_MS;
         }
-        if let (Some(table), Some(oldest)) = (self.table.clone(), self.oldest_kept(today)) {
-            self.present.retain(|day| *day >= oldest);
-            if let Err(error) = drop_before(pool, &table, oldest).await {
-                tracing::warn!(table, "old partitions stay for now: {error}");
-                self.next_upkeep_ms = now_ms + RETRY_MS;
-            }
+        if let (Some(table), Some(days)) = (self.table.clone(), self.retention_days)
+            && let Err(error) = self.drop_old(pool, &table, days, now_ms).await
+        {
+            tracing::warn!(table, "old partitions stay for now: {error}");
+            self.next_upkeep_ms = now_ms + RETRY_MS;
         }
+    }
+
+    async fn drop_old(&mut self, pool: &Pool, table: &str, days: u32, now_ms: i64) -> Result<(), StoreError> {
+        let now_us = agreed_now_us(&*pool.get().await?, now_ms.saturating_mul(1_000)).await?;
+        let oldest = now_us.div_euclid(MICROS_PER_DAY) - i64::from(days);
+        self.present.retain(|day| *day >= oldest);
+        drop_before(pool, table, oldest).await
     }
 
     fn oldest_kept(&self, today: i64) -> Option<i64> {

@@ -9,6 +9,10 @@ pub enum StoreError {
     Postgres(PostgresError),
     #[error("PostgreSQL {version} is too old: analyze needs 14 or newer")]
     TooOld { version: String },
+    #[error(
+        "database {db} is in {encoding}, which cannot hold every text, such as an emoji: analyze needs one in UTF8; name it in postgres.db, or make it: {create}"
+    )]
+    Encoding { db: String, encoding: String, create: String },
     #[error("old rows may not be deleted: GRANT DELETE ON moments, late_events, dead_letters TO {user}")]
     NoDelete { user: String },
     #[error("the server is a standby, which takes no rows: connect to the primary")]
@@ -37,6 +41,18 @@ pub enum StoreError {
     Value { table: String, column: String, kind: &'static str, value: String },
     #[error("{message}: run {grant}")]
     NoGrant { message: String, grant: String },
+    #[error(
+        "table {table} is written by job {owner}, and two would overwrite each other's windows: give job {job} another table; where no process runs job {owner} any more: DELETE FROM analyze_jobs WHERE job = {}",
+        quote_literal(.owner)
+    )]
+    Owned { job: String, table: String, owner: String },
+    #[error(
+        "table {table} holds final windows, but job {job} has no progress to go on from, and would replace them with what its topics still hold: {}",
+        reset_words(.job)
+    )]
+    NoProgress { job: String, table: String },
+    #[error("job {job} is led by {holder}: stop every instance of it first, then do this")]
+    Led { job: String, holder: String },
     /// Another instance leads. What is held in memory is void: load again after leading again.
     #[error("another instance has taken over job {job}: ours is epoch {epoch}, {now}")]
     Fenced { job: String, epoch: i64, now: String },
@@ -44,8 +60,8 @@ pub enum StoreError {
     #[error("this instance no longer leads job {job}: {reason}")]
     Lost { job: String, reason: String },
     #[error(
-        "job {job} has windows under way that were declared otherwise (then {was}; now {now}): declare them as they were, give the job another name and table, or let it begin anew at the start of its topics: DELETE FROM analyze_jobs WHERE job = {}",
-        quote_literal(.job)
+        "job {job} has windows under way that were declared otherwise (then {was}; now {now}): declare them as they were, give the job another name and table, or {}",
+        reset_words(.job)
     )]
     Redeclared { job: String, was: String, now: String },
     #[error(
@@ -68,6 +84,12 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
+/// How a job begins anew. Its id ends in its name.
+fn reset_words(job: &str) -> String {
+    let name = job.rsplit('/').next().unwrap_or(job);
+    format!("stop every instance and let it begin anew: headwater reset -c FILE --job {name}")
+}
+
 impl StoreError {
     /// The same, with its cure where `user` lacks a right.
     pub(super) fn of_user(self, user: &str) -> StoreError {
@@ -88,6 +110,12 @@ impl StoreError {
             StoreError::Standby => Some("postgres.host: the primary's".to_owned()),
             StoreError::NoSchema { schema, user } => {
                 Some(format!("CREATE SCHEMA {schema} AUTHORIZATION {};", quote_ident(user)))
+            }
+            StoreError::Encoding { create, .. } => Some(format!("{create};")),
+            StoreError::Owned { .. } => Some("analyze.jobs[].table".to_owned()),
+            StoreError::NoProgress { job, .. } | StoreError::Redeclared { job, .. } => {
+                let name = job.rsplit('/').next().unwrap_or(job);
+                Some(format!("headwater reset -c FILE --job {name}   # with every instance stopped"))
             }
             StoreError::NotMigrated { .. } => Some("analyze.migrate: true".to_owned()),
             StoreError::NoTable { create, .. } => Some(create.clone()),

@@ -1,7 +1,7 @@
 //! What `doctor` asks of the tables: what [`super::Store::open`] would find and do, without doing it.
 
 use super::{
-    Output, PartitionProgress, StoreError, leader,
+    Output, PartitionProgress, StoreError, check_encoding, leader,
     lock::{self, Holder},
     migrate, roles, search_path, table,
 };
@@ -11,10 +11,12 @@ use tokio_postgres::Client;
 
 /// A connection in the schema of the tables.
 pub struct Inspector {
-    client: Object,
+    pub(super) client: Object,
     pub user: String,
     /// None where the role has none to write to.
     pub schema: Option<String>,
+    /// Why texts cannot all be kept in this database, if so.
+    pub encoding: Result<(), StoreError>,
 }
 
 /// The tables that all jobs share.
@@ -45,8 +47,10 @@ impl Inspector {
     pub async fn open(config: &Postgres, schema: Option<&str>, options: &str) -> Result<Inspector, StoreError> {
         let path = schema.map_or_else(String::new, search_path);
         let client = Pool::new(config, "headwater doctor", &format!("{path} {options}"), 1)?.get().await?;
-        let row = client.query_one("SELECT current_user::text, current_schema()::text", &[]).await?;
-        Ok(Inspector { user: row.get(0), schema: row.get(1), client })
+        let question = "SELECT current_user::text, current_schema()::text, current_setting('server_encoding')";
+        let row = client.query_one(question, &[]).await?;
+        let encoding = check_encoding(&config.db, row.get(2));
+        Ok(Inspector { user: row.get(0), schema: row.get(1), encoding, client })
     }
 
     pub async fn shared(&self) -> Result<Shared, StoreError> {
@@ -65,9 +69,9 @@ impl Inspector {
         roles::missing(&self.client, output).await
     }
 
-    /// Whether the job's table is there and fits.
-    pub async fn table(&self, output: &Output) -> Result<(), StoreError> {
-        table::check(&self.client, output).await.map(drop)
+    /// The job's table, `"schema"."table"`, found to fit.
+    pub async fn table(&self, output: &Output) -> Result<String, StoreError> {
+        Ok(table::check(&self.client, output).await?.name)
     }
 
     /// Of a job, once the migrations are applied.
@@ -79,5 +83,16 @@ impl Inspector {
             declaration: row.and_then(|row| row.get(0)),
             holder: lock::holder(client, job).await?,
         })
+    }
+
+    /// The error with which a job would refuse a table that is there: it is another's, or holds windows of which the
+    /// job knows nothing.
+    pub async fn refusal(&self, job: &str, table: &str, progress: &Progress) -> Result<Option<StoreError>, StoreError> {
+        let (client, table): (&Client, String) = (&self.client, table.to_owned());
+        if let Some(owner) = leader::owner(client, &table, job).await? {
+            return Ok(Some(StoreError::Owned { job: job.to_owned(), table, owner }));
+        }
+        let is_unknown = progress.partitions.is_empty() && leader::holds_final(client, &table).await?;
+        Ok(is_unknown.then(|| StoreError::NoProgress { job: job.to_owned(), table }))
     }
 }

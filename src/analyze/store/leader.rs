@@ -9,7 +9,7 @@ use super::{
 };
 use crate::kafka::consumer::LastRecord;
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 const RECONNECT: Duration = Duration::from_millis(250);
 
@@ -24,6 +24,8 @@ pub struct Stored {
     /// Records that are to be read again and were refused for their time: topic, partition, offset. The
     /// clock that judged them has gone on since.
     pub refused: Vec<(String, i32, i64)>,
+    /// Windows that begin earlier are never written: see [`super::super::reset`].
+    pub windows_from_ms: Option<i64>,
 }
 
 /// Leadership over a job. When it is lost everything that was computed since [`Leader::stored`] is void:
@@ -44,7 +46,10 @@ impl Leader {
         let client = store.pool.get().await?;
         let job = &store.job.name;
         let row = client
-            .query_one("SELECT epoch, flushes, watermark, declaration FROM analyze_jobs WHERE job = $1", &[job])
+            .query_one(
+                "SELECT epoch, flushes, watermark, declaration, windows_from FROM analyze_jobs WHERE job = $1",
+                &[job],
+            )
             .await?;
         let epoch: i64 = row.get(0);
         if epoch != lock.epoch {
@@ -57,15 +62,27 @@ impl Leader {
             let (job, now) = (job.clone(), store.job.declaration.clone());
             return Err(StoreError::Redeclared { job, was, now });
         }
-        if is_other {
-            let sql = "UPDATE analyze_jobs SET declaration = $2 WHERE job = $1 AND epoch = $3";
-            client.execute(sql, &[job, &store.job.declaration, &epoch]).await?;
+        let table = &store.table.name;
+        let owned = |owner| StoreError::Owned { job: job.clone(), table: table.clone(), owner };
+        if let Some(owner) = owner(&client, table, job).await? {
+            return Err(owned(owner));
         }
+        if partitions.is_empty() && holds_final(&client, table).await? {
+            return Err(StoreError::NoProgress { job: job.clone(), table: table.clone() });
+        }
+        let claim = "UPDATE analyze_jobs SET declaration = $2, output = $4 WHERE job = $1 AND epoch = $3";
+        match client.execute(claim, &[job, &store.job.declaration, &epoch, table]).await {
+            // Another one has claimed it in this moment.
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                return Err(owned(owner(&client, table, job).await?.unwrap_or_default()));
+            }
+            claimed => claimed?,
+        };
         let refused = client
             .query(
                 "SELECT d.topic, d.kafka_partition, d.kafka_offset FROM analyze_partitions p JOIN dead_letters d
                    ON d.job = p.job AND d.topic = p.topic AND d.kafka_partition = p.partition AND d.topic_id = p.topic_id
-                   AND d.kafka_offset >= p.replay_offset AND d.kafka_offset < p.next_offset
+                   AND d.kafka_offset >= p.replay_offset
                  WHERE p.job = $1 AND d.error_reason = 'invalid_timestamp'",
                 &[job],
             )
@@ -75,7 +92,8 @@ impl Leader {
             .collect();
         drop(client);
         let watermark_ms = row.get::<_, Option<Timestamp>>(2).map(|watermark| watermark.0);
-        let stored = Stored { epoch, watermark_ms, partitions, refused };
+        let windows_from_ms = row.get::<_, Option<Timestamp>>(4).map(|from| from.0);
+        let stored = Stored { epoch, watermark_ms, partitions, refused, windows_from_ms };
         let next_offsets = stored.partitions.iter().map(|p| ((p.topic.clone(), p.partition), p.next_offset)).collect();
         let days = Days::new(store.table.has_days.then(|| store.table.name.clone()), store.settings.retention_days);
         Ok(Leader { store, lock, days, stored, flushes: row.get(1), next_offsets, is_flushing: false })
@@ -220,6 +238,17 @@ impl Leader {
             detail: format!("{flushes} flushes are recorded, {} were made", self.flushes),
         }
     }
+}
+
+/// The job to which a table belongs, where that is another one. `table` is `"schema"."table"`.
+pub(super) async fn owner(client: &Client, table: &str, job: &str) -> Result<Option<String>, StoreError> {
+    let question = "SELECT job FROM analyze_jobs WHERE output = $1 AND job <> $2";
+    Ok(client.query_opt(question, &[&table, &job]).await?.map(|row| row.get(0)))
+}
+
+/// Whether a table has windows that were final.
+pub(super) async fn holds_final(client: &Client, table: &str) -> Result<bool, StoreError> {
+    Ok(client.query_one(&format!("SELECT EXISTS (SELECT FROM {table} WHERE is_final)"), &[]).await?.get(0))
 }
 
 /// Where a job stands, by topic and partition.

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lock's key: of the schema and the job, for a database may hold several of both.
-const KEY: &str = "hashtextextended('headwater.analyze.' || current_schema() || '.' || $1::text, 0)";
+pub(super) const KEY: &str = "hashtextextended('headwater.analyze.' || current_schema() || '.' || $1::text, 0)";
 const EPOCH: &str = "INSERT INTO analyze_jobs AS j (job, epoch, holder) VALUES ($1, 1, $2)
     ON CONFLICT (job) DO UPDATE SET epoch = j.epoch + 1, holder = excluded.holder, held_since = now(), updated_at = now()
     RETURNING epoch";

@@ -24,7 +24,7 @@ macro_rules! migrations {
     };
 }
 
-migrations!["0001_analyze", "0002_days", "0003_views", "0004_logs"];
+migrations!["0001_analyze", "0002_days", "0003_views", "0004_logs", "0005_owners"];
 
 const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('headwater.migrations.' || current_schema(), 0))";
 const CREATE_RECORD: &str = "CREATE TABLE IF NOT EXISTS headwater_migrations (

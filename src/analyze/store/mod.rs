@@ -25,6 +25,7 @@ mod leader;
 mod lock;
 mod migrate;
 mod read;
+pub mod reset;
 mod roles;
 mod rows;
 mod table;
@@ -42,6 +43,7 @@ pub use text::{storable, storable_key};
 use crate::{
     config::model::Postgres,
     postgres::{
+        self,
         pool::{Figures, Pool},
         quote_ident,
     },
@@ -123,7 +125,7 @@ impl Store {
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, current_setting('server_version'),
                    pg_is_in_recovery(), current_user::text, current_schema()::text,
-                   has_database_privilege(current_database(), 'TEMP')",
+                   has_database_privilege(current_database(), 'TEMP'), current_setting('server_encoding')",
                 &[],
             )
             .await?;
@@ -133,6 +135,7 @@ impl Store {
         if facts.get(2) {
             return Err(StoreError::Standby);
         }
+        check_encoding(&config.db, facts.get(6))?;
         let user: String = facts.get(3);
         let copy_rows = if facts.get(5) { rows::COPY_ROWS } else { usize::MAX };
         if facts.get::<_, Option<&str>>(4).is_none() {
@@ -156,6 +159,11 @@ impl Store {
         self.pool.figures()
     }
 
+    /// As [`postgres::agreed_now_us`].
+    pub async fn agreed_now_us(&self, now_us: i64) -> Result<i64, StoreError> {
+        Ok(postgres::agreed_now_us(&*self.pool.get().await?, now_us).await?)
+    }
+
     /// Runs one statement of [`super::history`] about this job, whose parameters are the first day that is kept and
     /// the job's id in a list. How many rows went.
     pub async fn delete(&self, statement: &str, before: &str) -> Result<u64, StoreError> {
@@ -173,6 +181,15 @@ impl Store {
         let lock = lock::Lock::take(&self.config, &self.job, &self.application, &self.options, standing_by).await?;
         Leader::new(self.clone(), lock).await
     }
+}
+
+/// What people write is of any script, and one character that the database cannot hold would stop every flush.
+fn check_encoding(db: &str, encoding: &str) -> Result<(), StoreError> {
+    if encoding == "UTF8" {
+        return Ok(());
+    }
+    let create = "CREATE DATABASE telemetry ENCODING 'UTF8' LOCALE 'C.UTF-8' TEMPLATE template0".to_owned();
+    Err(StoreError::Encoding { db: db.to_owned(), encoding: encoding.to_owned(), create })
 }
 
 /// `-c search_path="schema"`, with what the option syntax would split escaped.

@@ -23,12 +23,13 @@ pub struct LastMoment {
 }
 
 /// Which windows are read: all that begin at `recent_ms` or later; back to `since_ms`, those that begin at a multiple
-/// of `period_ms`.
+/// of `period_ms`. Those that end after `until_ms` are left out: a job that has begun anew comes to them again.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     pub since_ms: i64,
     pub recent_ms: i64,
     pub period_ms: i64,
+    pub until_ms: i64,
 }
 
 impl Store {
@@ -56,14 +57,14 @@ impl Store {
         let key = quote_ident(&self.job.output.key_column);
         let sql = format!(
             "SELECT {key}, window_start, window_end, revision::int4, approximate{selected} FROM {}
-             WHERE is_final AND window_start >= $1
+             WHERE is_final AND window_start >= $1 AND window_end <= $4
                AND (window_start >= $2 OR (extract(epoch FROM window_start) * 1000)::bigint % $3 = 0)
              ORDER BY window_start, {key}",
             self.table.name
         );
         let client = self.pool.get().await?;
-        let (since, recent) = (Timestamp(span.since_ms), Timestamp(span.recent_ms));
-        let parameters: [&(dyn ToSql + Sync); 3] = [&since, &recent, &span.period_ms];
+        let (since, recent, until) = (Timestamp(span.since_ms), Timestamp(span.recent_ms), Timestamp(span.until_ms));
+        let parameters: [&(dyn ToSql + Sync); 4] = [&since, &recent, &span.period_ms, &until];
         let rows = client.query_raw(&sql, parameters).await?;
         Ok(rows.map_err(StoreError::from).and_then(move |row| {
             // The connection goes back to the pool with the last row.
@@ -72,16 +73,17 @@ impl Store {
         }))
     }
 
-    /// The newest moment of each key, type and metric whose window begins at `since_ms` or later.
-    pub async fn last_moments(&self, since_ms: i64) -> Result<Vec<LastMoment>, StoreError> {
+    /// The newest moment of each key, type and metric whose window begins at `since_ms` or later and ends at `until_ms`
+    /// or before.
+    pub async fn last_moments(&self, since_ms: i64, until_ms: i64) -> Result<Vec<LastMoment>, StoreError> {
         let client = self.pool.get().await?;
         let rows = client
             .query(
                 "SELECT DISTINCT ON (stream_id, moment_type, metric) moment_type, stream_id, metric, window_start,
                    value, baseline, score, threshold
-                 FROM moments WHERE window_start >= $1
+                 FROM moments WHERE window_start >= $1 AND window_end <= $2
                  ORDER BY stream_id, moment_type, metric, window_start DESC",
-                &[&Timestamp(since_ms)],
+                &[&Timestamp(since_ms), &Timestamp(until_ms)],
             )
             .await?;
         Ok(rows

@@ -47,11 +47,16 @@ pub struct Engine {
     next_flush: u32,
     /// The flush that last wrote provisional rows of a window.
     provisional: BTreeMap<i64, u32>,
+    /// The flush with which the round of provisional rows began that is under way: each window is written once in a
+    /// round, so that the oldest, which change all the time, do not keep the newest from their turn.
+    round: Option<u32>,
     /// At most so many rows have become final since the last flush.
     due_rows: usize,
     /// The watermark waits because more rows would come due than one flush may hold.
     is_held: bool,
     is_in_flight: bool,
+    /// Windows before are neither written nor counted late.
+    first_window: i64,
     merger: Merger,
 }
 
@@ -90,11 +95,18 @@ impl Engine {
             late: BTreeMap::new(),
             next_flush: 2,
             provisional: BTreeMap::new(),
+            round: None,
             due_rows: 0,
             is_held: false,
             is_in_flight: false,
+            first_window: i64::MIN,
             merger: Merger::default(),
         }
+    }
+
+    /// Windows that begin before are somebody else's: no row is made of them, and no late event counted.
+    pub fn write_from(&mut self, from_ms: i64) {
+        self.first_window = self.plan.grid.first_from(from_ms);
     }
 
     /// The handle of a partition of a declared input. One that is new is read from `first_offset`, and holds the watermark
@@ -291,6 +303,7 @@ impl Engine {
         let id = event.id.map(|id| Ids::hash(input, id));
         let is_replayed = record.is_replayed;
         let windows = grid.windows_of(pane);
+        let windows = self.first_window.max(*windows.start())..=*windows.end();
         if grid.window_close_ms(*windows.end()) <= self.watermark_ms {
             if is_replayed {
                 if let Some(id) = id {
@@ -298,11 +311,18 @@ impl Engine {
                 }
                 return Added::Replayed;
             }
+            if windows.is_empty() {
+                return Added::Replayed;
+            }
             self.count_late(windows, input);
             return Added::Late;
         }
         if !self.ids.admit(pane, id, record, self.watermark_ms) {
             return if is_replayed { Added::Replayed } else { Added::Duplicate };
+        }
+        if windows.is_empty() {
+            // Its id is known from now on: a copy in a later window is a copy all the same.
+            return Added::Replayed;
         }
         let first = *windows.start();
         let misses = grid.window_close_ms(first) <= self.watermark_ms;
@@ -405,10 +425,10 @@ impl Engine {
     fn windows_with_panes(&self, after: i64, until: i64) -> Vec<i64> {
         let grid = self.plan.grid;
         let mut found = Vec::new();
-        if after >= until {
+        if after.max(self.first_window.saturating_sub(1)) >= until {
             return found;
         }
-        let mut next = after + 1;
+        let mut next = self.first_window.max(after + 1);
         let panes = *grid.panes_of(next).start()..=*grid.panes_of(until).end();
         for (&pane, _) in self.panes.range(panes) {
             let windows = grid.windows_of(pane);

@@ -65,6 +65,12 @@ impl Grid {
         self.start_ms(window) + self.size_ms
     }
 
+    /// The first window that begins at a time or later.
+    pub fn first_from(&self, from_ms: i64) -> i64 {
+        from_ms.clamp(-FARTHEST_MS, FARTHEST_MS).div_euclid(self.slide_ms)
+            + i64::from(from_ms.rem_euclid(self.slide_ms) > 0)
+    }
+
     /// The watermark from which the window takes no event any more.
     pub fn window_close_ms(&self, window: i64) -> i64 {
         self.end_ms(window) + self.lateness_ms
@@ -106,6 +112,8 @@ mod tests {
             prop_assert_eq!(holding.iter().map(|&window| grid.window_close_ms(window)).max(), Some(close));
             let last = grid.last_final(time);
             prop_assert!(grid.end_ms(last) <= time && grid.end_ms(last + 1) > time);
+            let first = grid.first_from(time);
+            prop_assert!(grid.start_ms(first) >= time && grid.start_ms(first - 1) < time);
             let closed = grid.last_closed(time);
             prop_assert!(grid.window_close_ms(closed) <= time && grid.window_close_ms(closed + 1) > time);
         }

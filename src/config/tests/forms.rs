@@ -339,6 +339,29 @@ fn tenants_that_are_not_isolated() {
 }
 
 #[test]
+fn tenants_do_not_write_one_table_of_windows() {
+    let analyze = |postgres: &str, more: &str| {
+        format!(
+            "tenants: [a, b]\nkafka: {{brokers: 'k:1'}}\npostgres: {{{postgres}}}\nanalyze:\n  {more}jobs:\n  - {{name: j, table: w, key_column: k, \
+             window_duration: 10 s, inputs: [{{name: i, topic: '{{tenant}}', key: k}}], measures: [{{column: n, function: count}}]}}\n"
+        )
+    };
+    let words = "analyze.jobs[0].table is the same table for tenants a and b: put {tenant} into it; it is \"w\"";
+    for (postgres, more) in [("host: h, db: d, user: u", ""), ("host: h, db: d, user: '{tenant}'", "schema: s\n  ")] {
+        let error = error(&analyze(postgres, more));
+        assert!(error.contains(words), "{error}");
+    }
+    for (postgres, more) in [
+        ("host: h, db: '{tenant}', user: u", ""),
+        ("host: h, db: d, user: u", "schema: '{tenant}'\n  "),
+        // Each may have a schema of its name: the database knows.
+        ("host: h, db: d, user: '{tenant}'", ""),
+    ] {
+        assert_eq!(load(&analyze(postgres, more)).pipelines.len(), 2, "{postgres} {more}");
+    }
+}
+
+#[test]
 fn placeholders_need_tenants() {
     let error = error(&GENERAL.replace("table: orders", "table: '{tenant}'"));
     assert!(error.starts_with("p.yml:7: capture holds {tenant}, but the file has no list of tenants"), "{error}");

@@ -131,7 +131,7 @@ pub(super) fn condition(text: &str) -> Result<(Condition, &str), FilterError> {
     }
     let (wanted, whole) = match kind {
         Kind::Day => ("a day, YYYY-MM-DD", time::date(value.as_bytes()).ok().map(i64::from)),
-        Kind::Time => ("a time, such as 2025-01-15 or 2025-01-15T12:00:00Z", instant(&value)),
+        Kind::Time => ("a time, such as 2025-01-15 or 2025-01-15T12:00:00Z", time::instant(&value)),
         Kind::YesNo => ("yes or no", [("yes", 1), ("no", 0)].iter().find(|(word, _)| *word == value).map(|(_, n)| *n)),
         Kind::Whole | Kind::Text => ("a whole number", value.parse().ok()),
     };
@@ -174,14 +174,6 @@ fn value<'t>(text: &'t str, after: &str) -> Result<(String, bool, &'t str), Filt
             }
             None => return Ok((value, true, rest)),
         }
-    }
-}
-
-/// Microseconds since 1970 of a time, or of the beginning of a day; UTC where no zone is given.
-pub fn instant(text: &str) -> Option<i64> {
-    match time::date(text.as_bytes()) {
-        Ok(days) => Some(i64::from(days) * time::MICROS_PER_DAY),
-        Err(_) => time::timestamp(text.as_bytes(), true).ok(),
     }
 }
 

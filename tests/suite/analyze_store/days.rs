@@ -121,3 +121,19 @@ fn a_month_that_somebody_partitioned_is_used_and_dropped_whole() {
     block_on(leader.keep_days(NOON_MS + 48 * DAY_MS));
     assert!(!partitions(&db).contains(&"january".to_owned()));
 }
+
+#[test]
+fn a_clock_that_is_a_month_ahead_drops_no_live_day() {
+    let test = Test::new();
+    let settings = Settings { retention_days: Some(30), ..Settings::default() };
+    let store = block_on(Store::open(&test.postgres, chat(), settings)).unwrap();
+    let mut leader = lead(&store);
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let rows = (0..32).map(|day| window(&format!("d{day}"), now_ms - day * DAY_MS, 1)).collect();
+    let flush = Flush { now_ms, ..flush_of(rows, 1) };
+    assert_eq!(block_on(leader.flush(&flush)).unwrap().rows, 32);
+    for ahead_days in [31, 365] {
+        block_on(leader.keep_days(now_ms + ahead_days * DAY_MS));
+        assert_eq!(test.db().count("SELECT count(*) FROM chat_summary_minute"), 31, "today and 30 days");
+    }
+}

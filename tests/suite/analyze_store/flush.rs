@@ -77,12 +77,18 @@ fn windows_and_moments_are_read_back_as_they_were_written() {
         window("s1", NOON_MS - 60_000, 9),
         window("s1", NOON_MS + 20_000, 7),
         window("s1", NOON_MS + 30_000, 8),
+        // Beyond the end of what is known, as where a job has begun anew.
+        window("s1", NOON_MS + 31_000, 9),
         provisional,
     ];
-    let moments = vec![moment("old", "s1", NOON_MS - 60_000), moment("new", "s1", NOON_MS)];
+    let moments = vec![
+        moment("old", "s1", NOON_MS - 60_000),
+        moment("new", "s1", NOON_MS),
+        moment("next", "s1", NOON_MS + 31_000),
+    ];
     block_on(leader.flush(&Flush { moments, ..flush_of(rows, 10) })).unwrap();
     // Between the two times, only what begins with a minute.
-    let span = Span { since_ms: NOON_MS, recent_ms: NOON_MS + 30_000, period_ms: 60_000 };
+    let span = Span { since_ms: NOON_MS, recent_ms: NOON_MS + 30_000, period_ms: 60_000, until_ms: NOON_MS + 90_000 };
     let columns = ["emote_counts", "chat_count", "top_emotes", "avg_viewers"];
     let read: Vec<WindowRow> =
         block_on(async { store.final_windows(span, &columns).await.unwrap().try_collect().await.unwrap() });
@@ -92,7 +98,7 @@ fn windows_and_moments_are_read_back_as_they_were_written() {
         WindowRow { values, ..whole }
     };
     assert_eq!(read, [expected("s1", NOON_MS, 12), expected("s2", NOON_MS, 5), expected("s1", NOON_MS + 30_000, 8)]);
-    let last = block_on(store.last_moments(NOON_MS - 60_000)).unwrap();
+    let last = block_on(store.last_moments(NOON_MS - 60_000, NOON_MS + 90_000)).unwrap();
     assert_eq!(last.iter().map(|m| (m.key.as_str(), m.window_start_ms)).collect::<Vec<_>>(), [("s1", NOON_MS)]);
 }
 

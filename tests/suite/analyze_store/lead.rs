@@ -55,7 +55,9 @@ fn jobs_and_schemas_do_not_stand_in_each_others_way() {
     let elsewhere = block_on(Store::open(&test.postgres, chat(), settings)).unwrap();
     let mut job = chat();
     job.name = "chat 'of\" others".to_owned();
-    let other = block_on(Store::open(&test.postgres, job, Settings::default())).unwrap();
+    job.output.table = "chat of others".to_owned();
+    let settings = Settings { create_tables: true, ..Settings::default() };
+    let other = block_on(Store::open(&test.postgres, job, settings)).unwrap();
     let leaders = [lead(&store), lead(&elsewhere), lead(&other)];
     assert_eq!(leaders.map(|leader| leader.epoch()), [1, 1, 1]);
 }
@@ -146,10 +148,38 @@ fn windows_under_way_are_not_gone_on_with_under_another_declaration() {
     block_on(leader.flush(&full_flush(1))).expect("a flush");
     block_on(leader.release());
     let refused = block_on(open(&test).lead(|_| {})).err().expect("a refusal").to_string();
-    for words in ["then otherwise", "now as shipped", "DELETE FROM analyze_jobs WHERE job = 'chat'"] {
+    for words in ["then otherwise", "now as shipped", "headwater reset -c FILE --job chat"] {
         assert!(refused.contains(words), "{refused}");
     }
     let mut leader = lead(&otherwise());
     block_on(leader.flush(&full_flush(2))).expect("the former declaration goes on");
     block_on(leader.release());
+}
+
+#[test]
+fn a_table_is_written_by_one_job_alone() {
+    let test = Test::new();
+    let of = |name: &str| {
+        let job = headwater::analyze::store::Job { name: format!("p/{name}"), ..chat() };
+        block_on(Store::open(&test.postgres, job, Settings::default())).expect("the store")
+    };
+    let refusal = |name: &str| block_on(of(name).lead(|_| {})).err().expect("a refusal").to_string();
+    // Whoever comes first, though nothing is written yet; and again.
+    let mut first = lead(&of("first"));
+    let told = refusal("second");
+    for words in ["\"public\".\"chat_summary_minute\" is written by job p/first", "give job p/second another table"] {
+        assert!(told.contains(words), "{told}");
+    }
+    block_on(first.flush(&full_flush(1))).expect("a flush");
+    block_on(first.release());
+    assert_eq!(refusal("second"), told, "while it is away, too");
+    block_on(lead(&of("first")).release());
+
+    // Where the first is no more, its windows are no windows of the second.
+    let (_, cure) = told.split_once("any more: ").expect("a statement");
+    test.db().execute(cure);
+    let told = refusal("second");
+    assert!(told.contains("holds final windows") && told.ends_with("headwater reset -c FILE --job second"), "{told}");
+    test.db().execute("UPDATE chat_summary_minute SET is_final = false");
+    block_on(lead(&of("second")).release());
 }

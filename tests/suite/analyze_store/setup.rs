@@ -23,12 +23,15 @@ fn instances_that_start_together_migrate_once() {
         applied.sort();
         let expected: Vec<(String, &str)> = tests
             .iter()
-            .flat_map(|test| ["0001_analyze", "0002_days", "0003_views"].map(|name| (test.prefix.clone(), name)))
+            .flat_map(|test| {
+                ["0001_analyze", "0002_days", "0003_views", "0004_logs", "0005_owners"]
+                    .map(|name| (test.prefix.clone(), name))
+            })
             .collect();
         assert_eq!(applied, expected);
     });
     for test in &tests {
-        assert_eq!(test.db().count("SELECT count(*) FROM headwater_migrations WHERE checksum <> ''"), 3);
+        assert_eq!(test.db().count("SELECT count(*) FROM headwater_migrations WHERE checksum <> ''"), 5);
         let again = open(test);
         assert_eq!(again.setup().applied, Vec::<&str>::new());
         assert_eq!(again.setup().roles_left, Vec::<String>::new());

@@ -77,7 +77,8 @@ fn from_an_empty_database_to_a_job_that_runs_by_the_cures_alone() {
 
     let (message, cure) = job.look().trouble("failure", "migrations", "chats");
     assert!(
-        message.contains("0001_analyze, 0002_days, 0003_views") && cure.starts_with("analyze.migrate: true"),
+        message.contains("0001_analyze, 0002_days, 0003_views, 0004_logs, 0005_owners")
+            && cure.starts_with("analyze.migrate: true"),
         "{message} {cure}"
     );
     job.analyze = json!({"migrate": true, "create_tables": false, "schema": "chats"});
@@ -221,8 +222,51 @@ fn a_job_declared_otherwise_and_its_leader_are_told() {
     assert_eq!(said.exit, Exit::Code(1), "{said}");
     let (message, cure) = said.trouble("failure", "declaration", "chat");
     assert!(message.contains("declared otherwise"), "{message}");
-    run_sql(&db, &cure);
+    assert!(cure.starts_with("headwater reset -c FILE --job chat "), "{cure}");
+    let mut reset = Run::start(&job.test, &["reset", "-c", &job.file(), "--job", "chat", "--delete"]);
+    assert_eq!(reset.wait(DEADLINE), Exit::Code(0), "{}{}", reset.stdout(), reset.stderr());
     job.look().assert_well(&["roles"]);
     job.catch_up();
     job.end(&db);
+}
+
+#[test]
+fn a_table_of_another_job_is_told() {
+    let mut job = Job::new();
+    let db = job.test.db();
+    db.execute(&format!("GRANT CREATE ON SCHEMA public TO {}", job.role));
+    job.catch_up();
+    job.look().assert_ok("owner", "windows");
+    job.job = json!({"name": "again"});
+    let said = job.look();
+    assert_eq!(said.exit, Exit::Code(1), "{said}");
+    let (message, cure) = said.trouble("failure", "owner", "windows");
+    let id = format!("headwater-{}/chat", job.test.prefix);
+    assert!(message.contains(&format!("is written by job {id}")), "{message}");
+    assert_eq!(cure, "analyze.jobs[].table");
+    job.end(&db);
+}
+
+#[test]
+fn a_database_that_cannot_hold_every_text_is_told_and_refused() {
+    let mut job = Job::new();
+    let db = job.test.db();
+    job.role = job.test.postgres.user.clone();
+    for (encoding, name) in [("LATIN1", "latin"), ("SQL_ASCII", "ascii")] {
+        let name = format!("{}_{name}", job.test.postgres.db);
+        db.execute(&format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        job.test.postgres.db = name.clone();
+        let said = job.look();
+        assert_eq!(said.exit, Exit::Code(1), "{said}");
+        let (message, cure) = said.trouble("failure", "encoding", &name);
+        assert!(message.starts_with(&format!("database {name} is in {encoding}, which cannot")), "{message}");
+        let made = cure.replace("telemetry", &format!("{name}_utf8"));
+        run_sql(&db, &made);
+        let mut run = Run::start(&job.test, &["analyze", "-c", &job.file(), "--until-caught-up"]);
+        assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}{}", run.stdout(), run.stderr());
+        assert!(run.stderr().contains("postgres.db") && run.stderr().contains(encoding), "{}", run.stderr());
+        job.test.postgres.db = format!("{name}_utf8");
+        job.look().assert_ok("encoding", &job.test.postgres.db);
+        job.catch_up();
+    }
 }

@@ -62,14 +62,16 @@ impl Engine {
 
     /// Whether windows were left for the next flush.
     fn add_provisional(&mut self, last_final: i64, rows: &mut Vec<WindowRow>) -> bool {
+        let round = self.round.take().unwrap_or(self.next_flush);
         let Some((&newest, _)) = self.panes.last_key_value() else { return false };
         for window in self.windows_with_panes(last_final, *self.plan.grid.windows_of(newest).end()) {
             let written = self.provisional.get(&window).copied().unwrap_or(0);
             let mut panes = self.panes.range(self.plan.grid.panes_of(window));
-            if panes.all(|(_, pane)| pane.touched <= written) {
+            if written >= round || panes.all(|(_, pane)| pane.touched <= written) {
                 continue;
             }
             if rows.len() >= self.plan.declaration.flush_rows_limit {
+                self.round = Some(round);
                 return true;
             }
             self.add_rows(window, Keys::TouchedAfter(written), Mark { is_final: false, revision: 0 }, rows);

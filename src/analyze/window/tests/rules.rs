@@ -333,6 +333,59 @@ fn the_watermark_waits_for_a_flush_rather_than_let_it_grow() {
 }
 
 #[test]
+fn the_newest_windows_come_to_their_turn_however_much_the_older_change() {
+    let (mut engine, source, mut table) = one(|declaration| {
+        declaration.watermark_delay_ms = 1_000;
+        declaration.flush_rows_limit = 5;
+    });
+    let talk = |engine: &mut Engine| {
+        for key in 0..20 {
+            for time in [0, 60, 120] {
+                let offset = engine.position(source);
+                record(&format!("k{key}"), time).add_to(engine, source, 0, offset, NOW_MS);
+            }
+        }
+    };
+    // Thirteen open windows, each of more keys than a flush holds, all of which change between two flushes.
+    for round in 1..=2 {
+        talk(&mut engine);
+        let mut flushes = 1;
+        while flush(&mut engine, &mut table, true).has_more {
+            talk(&mut engine);
+            flushes += 1;
+            assert!(flushes <= 18, "a round ends");
+        }
+        assert_eq!(table.rows.len(), 18 * 20, "every window of every key, in round {round}");
+    }
+    flush(&mut engine, &mut table, true);
+}
+
+#[test]
+fn windows_before_the_first_are_left_alone() {
+    let (mut engine, source, mut table) = one(|declaration| declaration.slide_ms = 10);
+    engine.write_from(95);
+    let copied = |engine: &mut Engine, time: i64, id: &str| {
+        let offset = engine.position(source);
+        record("k", time).id(id).add_to(engine, source, 0, offset, NOW_MS)
+    };
+    // The first window is [100, 160): what is only in earlier ones is passed over, and known.
+    assert_eq!(copied(&mut engine, 30, "a"), Added::Replayed);
+    assert_eq!(copied(&mut engine, 99, "b"), Added::Replayed);
+    assert_eq!(copied(&mut engine, 101, "c"), Added::Counted);
+    assert_eq!(copied(&mut engine, 105, "b"), Added::Duplicate);
+    assert_eq!(copied(&mut engine, 400, "d"), Added::Counted);
+    flush(&mut engine, &mut table, true);
+    let starts = |table: &Table| table.rows.keys().map(|(_, start)| *start).collect::<Vec<_>>();
+    assert_eq!(starts(&table)[0], 100);
+    // Late for windows before as well as after: only these miss it.
+    assert_eq!(copied(&mut engine, 90, "e"), Added::Replayed);
+    assert_eq!(copied(&mut engine, 115, "f"), Added::Late);
+    flush(&mut engine, &mut table, true);
+    assert_eq!(starts(&table)[0], 100);
+    assert_eq!(table.late.keys().map(|(start, _)| *start).collect::<Vec<_>>(), [100, 110]);
+}
+
+#[test]
 fn a_flush_is_taken_once_until_it_is_acknowledged() {
     let (mut engine, source, _) = one(|_| {});
     add(&mut engine, source, &[0, 60]);
