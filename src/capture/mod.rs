@@ -48,7 +48,7 @@ pub use start::topics;
 use crate::{
     config::model::{Capture, Pipeline},
     health::State,
-    kafka::producer::ProducerError,
+    kafka::producer::{MESSAGE_TOO_LARGE, ProducerError},
     metrics,
     record::reason::ROW_TOO_LARGE,
     stage::{Context, Failure, Summary},
@@ -175,7 +175,8 @@ impl Engine {
         let Fault::Producer(ProducerError::Refused { topic, reason }) = fault else { return false };
         let mut is_apart = false;
         for table in self.tables.iter_mut().filter(|table| table.configured.topic == *topic) {
-            let reason = format!("does not take messages: {reason}");
+            let cure = if reason == MESSAGE_TOO_LARGE { "; raise that, or lower capture.max_row_bytes" } else { "" };
+            let reason = format!("does not take messages: {reason}{cure}");
             table.fail(&TableError::Topic { table: table.label.clone(), topic: topic.clone(), reason });
             is_apart = true;
         }

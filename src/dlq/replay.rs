@@ -24,7 +24,7 @@ use crate::{
     failpoint,
     kafka::{
         admin,
-        producer::{Headers, Outgoing, ProducerError, Settings, TopicHandle, TransactionalProducer},
+        producer::{Headers, MESSAGE_TOO_LARGE, Outgoing, ProducerError, Settings, TopicHandle, TransactionalProducer},
     },
     record::reason::ROW_TOO_LARGE,
 };
@@ -45,9 +45,6 @@ const TRANSACTION_TIME: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES: u64 = 1_000_000_000;
 /// Records that a dry run names.
 const NAMED: usize = 20;
-/// How the client calls a message beyond the topic's limit.
-const TOO_LARGE: &str = "too large";
-
 #[derive(Debug, Clone, Args)]
 pub struct Options {
     #[command(flatten)]
@@ -411,7 +408,7 @@ impl<'a> Sender<'a> {
     fn give_up(&mut self, error: DlqError) -> DlqError {
         self.producer.abort();
         match (error, &self.largest) {
-            (DlqError::Stopped { reason, unavailable, .. }, Some((size, id))) if reason.contains(TOO_LARGE) => {
+            (DlqError::Stopped { reason, unavailable, .. }, Some((size, id))) if reason.contains(MESSAGE_TOO_LARGE) => {
                 let bytes = group_digits(*size as u64);
                 let hint = format!(
                     ". The largest of those that were refused together is {id}, of {bytes} bytes: raise the topic's max.message.bytes, or leave it out by --where 'size<{size}'"

@@ -118,12 +118,13 @@ impl Listener {
     }
 }
 
+/// The reason of a topic whose limit a message exceeds.
+pub const MESSAGE_TOO_LARGE: &str = "a message is larger than its max.message.bytes";
+
 /// Why a topic takes no message, where it is the topic's own trouble, and what to do about it.
 fn refusal(code: RDKafkaErrorCode) -> Option<&'static str> {
     Some(match code {
-        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
-            "a message is larger than its max.message.bytes; raise that, or lower capture.max_row_bytes and capture.max_transaction_bytes"
-        }
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => MESSAGE_TOO_LARGE,
         RDKafkaErrorCode::TopicAuthorizationFailed => "the Kafka user may not write to it; grant it Write and Describe",
         RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::UnknownTopicOrPartition

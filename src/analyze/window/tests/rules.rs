@@ -441,10 +441,12 @@ fn a_declaration_that_cannot_work_is_refused_with_the_cure() {
     assert!(matches!(refused(without_values), PlanError::NoValues { .. }));
 }
 
+type Put = dyn Fn(&mut Engine, Source, i64);
+
 #[test]
 fn what_has_no_usable_time_says_nothing_about_time() {
     const DAYS_MS: i64 = 10 * 86_400_000;
-    let bad: [&dyn Fn(&mut Engine, Source, i64); 4] = [
+    let bad: [&Put; 4] = [
         &|engine, source, now_ms| {
             engine.skip(source, engine.position(source), now_ms);
         },
