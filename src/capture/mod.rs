@@ -43,7 +43,7 @@ mod value;
 mod witness;
 mod zone;
 
-pub use start::topics;
+pub use start::{is_checkpoint, topics};
 
 use crate::{
     config::model::{Capture, Pipeline},

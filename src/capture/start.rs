@@ -77,6 +77,11 @@ pub fn checkpoint_key(pipeline: &str, table: &str, topic: &str) -> String {
     format!("{pipeline}/{table}/{topic}")
 }
 
+/// Whether a record of the checkpoint topic is a table's checkpoint, rather than what stands beside one.
+pub fn is_checkpoint(key: &str) -> bool {
+    !key.ends_with(super::witness::SUFFIX) && !key.contains('#')
+}
+
 /// The topics of a capture as they are made where they are missing: checkpoints, dead letters, and one for
 /// each table or several.
 pub fn topics(capture: &Capture) -> Vec<TopicSpec> {

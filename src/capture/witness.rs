@@ -82,9 +82,12 @@ pub enum Verdict {
 /// A row that was found: which one is asked for, `age(xmin)`, whether its watermark is as it was.
 pub type Answer = (i32, i32, bool);
 
+/// Ends the key of a record; a checkpoint's ends with a topic, behind one slash more.
+pub const SUFFIX: &str = "/witness";
+
 /// The key of a table's record, beside that of its checkpoint.
 pub fn record_key(checkpoint_key: &str) -> String {
-    format!("{checkpoint_key}/witness")
+    format!("{checkpoint_key}{SUFFIX}")
 }
 
 impl Witness {

@@ -134,7 +134,7 @@ async fn one(pipeline: &Pipeline, options: &Options, root: &Path) -> Result<Repo
         let mut count = 0;
         let records = checkpoints(&owned)?;
         if let Some(records) = records {
-            count = records.len() as u64;
+            count = records.keys().filter(|key| capture::is_checkpoint(key)).count() as u64;
             let mut sink = Sink::create(&target, "checkpoints.json")?;
             sink.write(&serde_json::to_vec(&records).map_err(LakeError::from)?)?;
             manifest.checkpoints = Some(sink.end()?);

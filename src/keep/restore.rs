@@ -485,10 +485,12 @@ fn plan_checkpoints(
             Some(now) if *now == value => continue,
             Some(_) if !force => {
                 let why = "the checkpoint topic has a newer record".to_owned();
-                report.left.push(Left { what: format!("checkpoint {key}"), why });
+                let left = Left { what: format!("checkpoint {key}"), why };
+                report.left.extend(capture::is_checkpoint(&key).then_some(left));
             }
             _ => {
-                report.steps.push(format!("checkpoint {key}: put into {}", capture.checkpoint_topic));
+                let step = format!("checkpoint {key}: put into {}", capture.checkpoint_topic);
+                report.steps.extend(capture::is_checkpoint(&key).then_some(step));
                 records.insert(key, STANDARD.decode(&value).map_err(|_| damaged())?);
             }
         }
