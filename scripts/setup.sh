@@ -31,6 +31,8 @@ have cc && have c++ && have make || need build-essential
 have pkg-config || need pkg-config
 { have pkg-config && pkg-config --exists openssl; } || [ -e /usr/include/openssl/ssl.h ] || need libssl-dev
 have_postgres || need postgresql-15
+# A pooler before a server, which the tests must find refused.
+have pgbouncer || [ -x /usr/sbin/pgbouncer ] || need pgbouncer
 # A PostgreSQL in another time, for the test of the clock change.
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || need faketime
 # The unit's exposure is scored, man pages are rendered, the package is built with its dependencies worked out.
@@ -89,6 +91,8 @@ if [ -n "$missing" ]; then
         say "apt-get could not install:$packages"
         exit 1
     fi
+    # Debian's package starts a pooler of its own on port 6432; ours are private ones on free ports.
+    case "$missing" in *pgbouncer*) $as_root systemctl disable --now pgbouncer >>"$log" 2>&1 || true ;; esac
 fi
 
 "$scripts/kafka.sh"

@@ -3,7 +3,7 @@
 use super::{plan::NotASnapshot, value::BadValue};
 use crate::{
     kafka::{admin::AdminError, producer::ProducerError},
-    postgres::{PostgresError, chain},
+    postgres::{PostgresError, chain, is_row_security},
 };
 use tokio_postgres::error::SqlState;
 
@@ -20,6 +20,14 @@ pub enum TableError {
     NotATable { table: String, kind: &'static str },
     #[error("table {table} has no primary key: name key columns in capture.tables[].key")]
     NoKey { table: String },
+    #[error(
+        "partition or child {child} of table {table} is a foreign table: its rows carry no transaction ids of this server, so that new ones could not be told from old ones; name the local tables one by one, or detach it"
+    )]
+    ForeignChild { table: String, child: String },
+    #[error(
+        "key column {column} of table {table} is of type {type_name}: {reason}; name other columns that tell rows apart in capture.tables[].key"
+    )]
+    KeyType { table: String, column: String, type_name: String, reason: &'static str },
     #[error("table {table} has no column {column}, which is named in capture.tables[].{setting}")]
     NoColumn { table: String, column: String, setting: &'static str },
     #[error("watermark {column} of table {table} is of type {found}; it must be timestamp, timestamptz or date")]
@@ -32,6 +40,10 @@ pub enum TableError {
     UnknownTimezone { zone: String },
     #[error("{message}: run {grant}")]
     NoGrant { message: String, grant: String },
+    #[error(
+        "row-level security of table {table} would hide rows from role {user}: run ALTER ROLE {user} BYPASSRLS, or make it a member of the role that owns the table; a policy for it is not enough"
+    )]
+    RowSecurity { table: String, user: String },
     #[error(
         "table {table} could not be locked within {timeout_ms} ms: another session holds it exclusively, or waits to"
     )]
@@ -55,6 +67,9 @@ impl TableError {
     pub fn query(table: &str, user: &str, timeout_ms: u64, source: tokio_postgres::Error) -> TableError {
         let table = table.to_owned();
         match source.code() {
+            Some(_) if is_row_security(&source) => {
+                TableError::RowSecurity { table, user: crate::postgres::quote_ident(user) }
+            }
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
                 let message = source.as_db_error().map_or_else(|| chain(&source), |error| error.message().to_owned());
                 let user = crate::postgres::quote_ident(user);
@@ -81,7 +96,10 @@ impl TableError {
                 "capture.tables[].schema, capture.tables[].table; short form: postgres.table".to_owned()
             }
             TableError::NotATable { .. } => "capture.tables[].table: the table behind it".to_owned(),
-            TableError::NoKey { .. } => "capture.tables[].key: [columns that tell rows apart]".to_owned(),
+            TableError::ForeignChild { .. } => "capture.tables[].table: one entry for each local table".to_owned(),
+            TableError::NoKey { .. } | TableError::KeyType { .. } => {
+                "capture.tables[].key: [columns that tell rows apart]".to_owned()
+            }
             TableError::NoColumn { setting, .. } => match *setting {
                 "watermark" => "capture.tables[].watermark; short form: postgres.watermark".to_owned(),
                 setting => format!("capture.tables[].{setting}"),
@@ -93,6 +111,7 @@ impl TableError {
             TableError::NoTimezone { zone, .. } => format!("capture.timezone: {zone}"),
             TableError::UnknownTimezone { .. } => "capture.timezone".to_owned(),
             TableError::NoGrant { grant, .. } => format!("{grant};"),
+            TableError::RowSecurity { user, .. } => format!("ALTER ROLE {user} BYPASSRLS;"),
             TableError::CannotResume { .. } => "headwater capture --resync -c FILE".to_owned(),
             TableError::LockTimeout { table, .. } => format!(
                 "SELECT pid, state, query FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks \
@@ -125,6 +144,10 @@ pub enum SessionError {
     Standby,
     #[error("PostgreSQL {version} is too old: capture needs 14 or newer")]
     TooOld { version: String },
+    #[error(
+        "database {database} has the encoding SQL_ASCII: its text can be any bytes, which JSON cannot hold; move it to a database of another encoding (pg_dump, then CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+    )]
+    NoEncoding { database: String },
     #[error("the role may not see when other sessions began: run GRANT pg_monitor TO {user}")]
     NoMonitor { user: String },
     #[error("track_activities is off, so that open transactions cannot be seen: set it to on in postgresql.conf")]

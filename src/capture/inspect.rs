@@ -85,7 +85,10 @@ pub async fn table(
         let source = Source::resolve(configured, &found)?;
         let index = index(client, &found, &configured.watermark).await.map_err(failed)?;
         let whole = sql::Chunk { from: None, to: 0, last: None, given: None };
-        let filter = client.batch_execute(&whole.estimate(&source)).await.map_err(failed);
+        let filter = match client.batch_execute(&whole.estimate(&source)).await.map_err(failed) {
+            Err(error @ (TableError::RowSecurity { .. } | TableError::NoGrant { .. })) => return Err(error),
+            filter => filter,
+        };
         // The last question, for one that takes too long ends the transaction.
         let left_alone = match (&index, &filter) {
             (Index::Good(_), Ok(())) => left_alone(client, &source).await.unwrap_or(0),

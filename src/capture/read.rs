@@ -72,8 +72,12 @@ impl Last {
             Order::Watermark => source.key.len() + 1,
         };
         for (position, column) in source.key.iter().chain([&source.watermark]).enumerate().take(compared) {
-            if field(&self.raw, &self.fields, position)? != field(row, fields, LEADING_FIELDS + column)? {
-                return Ok(true);
+            let is_exact = source.columns[*column].order.is_exact;
+            match (field(&self.raw, &self.fields, position)?, field(row, fields, LEADING_FIELDS + column)?) {
+                // Other bytes may be the same value to the server, and so to what continues after it.
+                (Some(last), Some(next)) if is_exact && last != next => return Ok(true),
+                (None, Some(_)) | (Some(_), None) => return Ok(true),
+                _ => {}
             }
         }
         Ok(false)
@@ -456,6 +460,9 @@ impl Reading<'_> {
                     out.extend_from_slice(raw);
                     continue;
                 }
+                Some(raw) if is_single && column.kind == Kind::Char => {
+                    column.kind.sql_text(raw).map(|text| out.extend_from_slice(text.as_bytes()))
+                }
                 Some(raw) => column.kind.write_json(raw, self.zone, out),
             };
             written.map_err(|error| TableError::Value {
@@ -463,7 +470,9 @@ impl Reading<'_> {
                 column: column.name.clone(),
                 source: error,
             })?;
-            if is_single && out.get(start) == Some(&b'"') {
+            // The quotes of a JSON string tell it from what else it may look like.
+            let has_own_quotes = matches!(column.kind, Kind::Json | Kind::Jsonb | Kind::Char);
+            if is_single && !has_own_quotes && out.get(start) == Some(&b'"') {
                 out.remove(start);
                 out.pop();
             }

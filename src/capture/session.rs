@@ -69,6 +69,8 @@ pub struct Server {
     pub is_standby: bool,
     pub user: String,
     pub database: String,
+    /// Of the database's text.
+    pub encoding: String,
     /// Whether the server notes when transactions begin.
     pub tracks_activities: bool,
     /// Whether the role may see that of others.
@@ -86,7 +88,7 @@ impl Server {
                    pg_is_in_recovery(), current_user::text, current_database()::text,
                    current_setting('track_activities')::bool,
                    (SELECT coalesce(bool_or(pg_has_role(oid, 'USAGE')), false) FROM pg_roles
-                    WHERE rolname = 'pg_read_all_stats')",
+                    WHERE rolname = 'pg_read_all_stats'), current_setting('server_encoding')",
                 &[],
             )
             .await
@@ -99,11 +101,17 @@ impl Server {
             database: facts.get(4),
             tracks_activities: facts.get(5),
             sees_others: facts.get(6),
+            encoding: facts.get(7),
         })
     }
 
     pub fn is_too_old(&self) -> bool {
         self.number < OLDEST_SERVER
+    }
+
+    /// Whether text can be turned into the UTF-8 of JSON: SQL_ASCII holds bytes of encodings that nobody noted.
+    pub fn knows_characters(&self) -> bool {
+        self.encoding != "SQL_ASCII"
     }
 
     /// Everything that keeps capture from starting, the gravest first.
@@ -114,6 +122,9 @@ impl Server {
         }
         if self.is_standby {
             problems.push(SessionError::Standby);
+        }
+        if !self.knows_characters() {
+            problems.push(SessionError::NoEncoding { database: self.database.clone() });
         }
         if !self.tracks_activities {
             problems.push(SessionError::NoActivities);

@@ -3,7 +3,10 @@
 use super::{errors::TableError, value::Kind, zone::Zone};
 use crate::{
     config::model::{Capture, CaptureTable},
-    postgres::{catalogue::Table, quote_ident},
+    postgres::{
+        catalogue::{self, Order, Table},
+        quote_ident,
+    },
 };
 
 /// The type of the watermark column.
@@ -39,8 +42,8 @@ impl WatermarkType {
 pub struct Column {
     pub name: String,
     pub kind: Kind,
-    /// Type of literals that are compared with it.
-    pub type_name: String,
+    /// Of key and watermark; empty where the type of another column has none.
+    pub order: Order,
     /// `"name":`, with the separator from the field before it.
     pub json_name: Vec<u8>,
     pub nullable: bool,
@@ -80,6 +83,9 @@ impl Source {
         };
         if let Some(kind) = kind {
             return Err(TableError::NotATable { table: quoted, kind });
+        }
+        if let Some(child) = &found.foreign_child {
+            return Err(TableError::ForeignChild { table: quoted, child: child.clone() });
         }
         let key_names = if configured.key.is_empty() { &found.primary_key } else { &configured.key };
         if key_names.is_empty() {
@@ -121,7 +127,7 @@ impl Source {
                 };
                 Column {
                     name: column.name.clone(),
-                    type_name: column.type_name.clone(),
+                    order: column.order.clone().unwrap_or_default(),
                     json_name,
                     nullable: !column.not_null,
                     unbounded: unbounded && !key_names.contains(&column.name),
@@ -133,6 +139,12 @@ impl Source {
             columns.iter().position(|column| column.name == *name).ok_or_else(|| missing(name, setting))
         };
         let key = key_names.iter().map(|name| position(name, "key")).collect::<Result<Vec<_>, _>>()?;
+        for column in key_names.iter().filter_map(|name| found.column(name)) {
+            if let Some(reason) = unfit_for_a_key(column) {
+                let (column, type_name) = (column.name.clone(), column.type_name.clone());
+                return Err(TableError::KeyType { table: quoted, column, type_name, reason });
+            }
+        }
         let watermark = position(&configured.watermark, "watermark")?;
         let in_catalogue = found.column(&configured.watermark);
         let Some(watermark_type) = WatermarkType::of(&columns[watermark].kind) else {
@@ -149,8 +161,11 @@ impl Source {
             _ => 1,
         };
         let nullable_key = key.iter().any(|position| columns[*position].nullable);
-        // A unique index over other columns is not looked for: saying "not unique" costs little.
+        // A unique index over other columns is not looked for: saying "not unique" costs little. Nor does a
+        // primary key hold for the tables that inherit from its own.
+        let is_inherited = found.kind == 'r' && found.has_children;
         let unique = !nullable_key
+            && !is_inherited
             && !found.primary_key.is_empty()
             && found.primary_key.iter().all(|name| key_names.contains(name));
         Ok(Source {
@@ -173,6 +188,23 @@ impl Source {
     pub fn watermark_column(&self) -> &Column {
         &self.columns[self.watermark]
     }
+}
+
+/// Why reading cannot go on after a value of the column: nothing says what comes next, or its text is not the value.
+fn unfit_for_a_key(column: &catalogue::Column) -> Option<&'static str> {
+    // regproc, regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regnamespace,
+    // regrole, regcollation
+    const NAMES: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+    if column.order.is_none() {
+        return Some("PostgreSQL keeps no order of it, in which rows could be read");
+    }
+    if NAMES.contains(&column.type_oid) || NAMES.contains(&column.element_oid) {
+        return Some("its text is the name of something, which can be renamed");
+    }
+    if column.base_name == "seg" || column.base_name == "_seg" {
+        return Some("its text leaves out digits, so that reading could not go on after it");
+    }
+    None
 }
 
 /// The zone in which local times are read: the configured one, or UTC where the server's is that.

@@ -6,7 +6,7 @@ use super::{
     value,
     zone::Zone,
 };
-use crate::postgres::{quote_ident, quote_literal};
+use crate::postgres::{catalogue::Order, quote_ident, quote_literal};
 use std::fmt::Write;
 
 /// When the transaction of a session in `pg_stat_activity a` began, at the latest; null where it has none. A
@@ -152,7 +152,12 @@ pub const SNAPSHOT: &str = "
         SELECT (SELECT concat_ws(' ', c.oid, c.relkind, c.relnamespace::regnamespace, c.relname, md5(concat(
                     (SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull), ',' ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), ';',
-                    (SELECT string_agg(i.indkey::text, ',') FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))))
+                    (SELECT string_agg(i.indkey::text, ',') FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary), ';',
+                    c.relhassubclass, (
+                      WITH RECURSIVE above AS (
+                        SELECT i.inhparent FROM pg_foreign_table f JOIN pg_inherits i ON i.inhrelid = f.ftrelid
+                        UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.inhparent)
+                      SELECT count(*) FROM above WHERE inhparent = c.oid))))
                 FROM pg_class c WHERE c.oid = to_regclass(asked.name))
         FROM unnest($1::text[]) WITH ORDINALITY AS asked(name, position) ORDER BY position)
       , pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8
@@ -188,23 +193,29 @@ pub fn raw_bound(kind: WatermarkType, zone: &Zone, from_us: i64, clock_us: i64) 
 }
 
 pub fn literal(column: &Column, text: &str) -> String {
-    format!("{}::{}", quote_literal(text), column.type_name)
+    let type_name = &column.order.type_name;
+    match value::char_of_text(text).filter(|_| column.kind == value::Kind::Char) {
+        // Before PostgreSQL 16 no text stands for it.
+        Some(char) => format!("({char})::{type_name}"),
+        None => format!("{}::{type_name}", quote_literal(text)),
+    }
 }
 
 pub fn named(column: &Column) -> String {
     format!("t.{}", quote_ident(&column.name))
 }
 
-/// `(columns) > (values)`, or `<=`, in the order of an index with nulls last.
+/// `(columns) > (values)` in the order of [`ascending`].
 pub fn after(columns: &[&Column], values: &[Option<String>]) -> String {
-    let simple = columns.iter().all(|column| !column.nullable) && values.iter().all(Option::is_some);
-    if simple {
+    let Some((first, others)) = columns.split_first() else { return "false".to_owned() };
+    let has_nulls = columns.iter().any(|column| column.nullable) || values.iter().any(Option::is_none);
+    if !has_nulls && others.iter().all(|column| column.order.greater == first.order.greater) {
         let names: Vec<String> = columns.iter().map(|column| named(column)).collect();
         let values: Vec<String> =
             columns.iter().zip(values).map(|(column, text)| literal(column, text.as_deref().unwrap_or(""))).collect();
-        return format!("({}) > ({})", names.join(", "), values.join(", "));
+        return format!("({}) {} ({})", names.join(", "), first.order.greater, values.join(", "));
     }
-    // Nulls compare with nothing, so the row comparison is written out.
+    // A row comparison has one operator, and nulls compare with nothing: so it is written out.
     let mut equal_so_far = String::new();
     let mut cases = Vec::new();
     for (column, text) in columns.iter().zip(values) {
@@ -212,15 +223,28 @@ pub fn after(columns: &[&Column], values: &[Option<String>]) -> String {
         match text {
             Some(text) => {
                 let literal = literal(column, text);
-                cases.push(format!("({equal_so_far}({name} > {literal} OR {name} IS NULL))"));
-                let _ = write!(equal_so_far, "{name} = {literal} AND ");
+                let or_null = if column.nullable { format!(" OR {name} IS NULL") } else { String::new() };
+                cases.push(format!("({equal_so_far}({name} {} {literal}{or_null}))", column.order.greater));
+                let _ = write!(equal_so_far, "{name} {} {literal} AND ", column.order.equal);
             }
             None => {
                 let _ = write!(equal_so_far, "{name} IS NULL AND ");
             }
         }
     }
-    if cases.is_empty() { "false".to_owned() } else { format!("({})", cases.join(" OR ")) }
+    let cases = if cases.is_empty() { "false".to_owned() } else { format!("({})", cases.join(" OR ")) };
+    match values.first() {
+        // Implied by the cases, but in a form that an index knows.
+        Some(Some(text)) if !first.nullable => {
+            format!("({} {} {} AND {cases})", named(first), first.order.greater_or_equal, literal(first, text))
+        }
+        _ => cases,
+    }
+}
+
+/// The order of an index over a column, nulls last: by the very operators that [`after`] compares with.
+fn ascending(column: &Column) -> String {
+    format!("{} USING {}", named(column), column.order.less)
 }
 
 /// What is put around the parts that differ between a poll and a chunk.
@@ -254,11 +278,10 @@ impl Shape<'_> {
             let columns: Vec<String> = source
                 .columns
                 .iter()
-                .map(|column| match column.unbounded {
-                    true => {
-                        format!("CASE WHEN s.size > {0} THEN NULL ELSE s.{1} END", self.max_row_bytes, output(column))
-                    }
-                    false => format!("s.{}", output(column)),
+                .enumerate()
+                .map(|(n, column)| match column.unbounded {
+                    true => format!("CASE WHEN s.size > {} THEN NULL ELSE s.c{n} END", self.max_row_bytes),
+                    false => format!("s.c{n}"),
                 })
                 .collect();
             format!("s.age, CASE WHEN s.size > {} THEN s.size END, {}", self.max_row_bytes, columns.join(", "))
@@ -274,7 +297,7 @@ impl Shape<'_> {
                     // Neither looks into a value stored out of line; `pg_column_size` sees it compressed.
                     let measure = match column.kind {
                         value::Kind::Text | value::Kind::Bytea => "octet_length",
-                        _ => "pg_column_size",
+                        _ => "pg_catalog.pg_column_size",
                     };
                     let bytes = if column.kind == value::Kind::Text {
                         format!("{}::text", named(column))
@@ -284,8 +307,9 @@ impl Shape<'_> {
                     format!("coalesce({measure}({bytes}), 0)")
                 })
                 .collect();
+            // Numbered, since a name with anything added may be longer than a name can be, and is cut off.
             let columns: Vec<String> =
-                source.columns.iter().map(|column| format!("{} AS {}", selected(column), output(column))).collect();
+                source.columns.iter().enumerate().map(|(n, column)| format!("{} AS c{n}", selected(column))).collect();
             // OFFSET keeps the planner from measuring once for each column.
             format!(
                 "SELECT {outer} FROM (SELECT age(t.xmin) AS age, {}::int8 AS size, {} {tail} OFFSET 0) AS s",
@@ -295,11 +319,6 @@ impl Shape<'_> {
         };
         format!("COPY ({query}) TO STDOUT (FORMAT binary)")
     }
-}
-
-fn output(column: &Column) -> String {
-    // Prefixed, so that no column of the table can be named like ours.
-    quote_ident(&format!("c_{}", column.name))
 }
 
 /// The id of a row in 64 bits.
@@ -337,11 +356,10 @@ fn unseen(source: &Source, given: &Given, latest: u64) -> Vec<String> {
 /// The rows that a poll shall give, `rows` at most, in the order of their ids; `lower` is the raw watermark below
 /// which none is new.
 pub fn poll(source: &Source, given: &Given, lower: i64, latest: u64, rows: u64, max_row_bytes: u64) -> String {
-    let watermark = named(source.watermark_column());
-    let mut conditions = vec![format!("{watermark} >= {}", watermark_literal(source.watermark_type, lower))];
+    let mut conditions = vec![bounded(source, &source.watermark_column().order.greater_or_equal, lower)];
     conditions.extend(unseen(source, given, latest));
     let mut order = vec![if given.xmin == 0 { row_id(given, latest) } else { "age(t.xmin) DESC".to_owned() }];
-    order.extend(source.key.iter().map(|position| named(&source.columns[*position])));
+    order.extend(source.key.iter().map(|position| ascending(&source.columns[*position])));
     Shape { source, conditions, order, limit: limit(source, rows), max_row_bytes }.copy()
 }
 
@@ -359,10 +377,9 @@ pub struct Chunk<'a> {
 
 impl Chunk<'_> {
     fn range(&self, source: &Source) -> Vec<String> {
-        let watermark = named(source.watermark_column());
-        let literal = |raw| watermark_literal(source.watermark_type, raw);
-        let mut conditions = vec![format!("{watermark} < {}", literal(self.to))];
-        conditions.extend(self.from.map(|from| format!("{watermark} >= {}", literal(from))));
+        let order = &source.watermark_column().order;
+        let mut conditions = vec![bounded(source, &order.less, self.to)];
+        conditions.extend(self.from.map(|from| bounded(source, &order.greater_or_equal, from)));
         conditions
     }
 
@@ -377,12 +394,18 @@ impl Chunk<'_> {
         ordered(source, &columns, conditions, rows, max_row_bytes)
     }
 
-    /// Asks the planner how many there are from here to the end.
+    /// Asks the planner how many there are from here to the end. Names all that later questions name, so that what
+    /// the role may not use is found at the start.
     pub fn estimate(&self, source: &Source) -> String {
         let watermark = source.watermark_column();
         let mut conditions = self.range(source);
         if let Some(Some(text)) = self.last.and_then(|last| last.first()) {
-            conditions.push(format!("{} >= {}", named(watermark), literal(watermark, text)));
+            let from = &watermark.order.greater_or_equal;
+            conditions.push(format!("{} {from} {}", named(watermark), literal(watermark, text)));
+        }
+        for column in source.key.iter().map(|position| &source.columns[*position]) {
+            let Order { greater, type_name, .. } = &column.order;
+            conditions.push(format!("({} {greater} NULL::{type_name}) IS NOT TRUE", named(column)));
         }
         if let Some(filter) = &source.filter {
             conditions.push(format!("(\n{filter}\n)"));
@@ -400,7 +423,7 @@ pub fn null_chunk(source: &Source, last: Option<&[Option<String>]>, rows: u64, m
 }
 
 fn ordered(source: &Source, columns: &[&Column], conditions: Vec<String>, rows: u64, max_row_bytes: u64) -> String {
-    let order = columns.iter().map(|column| named(column)).collect();
+    let order = columns.iter().map(|column| ascending(column)).collect();
     Shape { source, conditions, order, limit: limit(source, rows), max_row_bytes }.copy()
 }
 
@@ -427,4 +450,10 @@ pub fn left_alone(source: &Source) -> String {
 /// Rows that nothing tells apart must not fall on both sides of a cut.
 fn limit(source: &Source, rows: u64) -> String {
     format!(" FETCH FIRST {rows} ROWS {}", if source.unique { "ONLY" } else { "WITH TIES" })
+}
+
+/// The watermark compared with a raw one.
+fn bounded(source: &Source, operator: &str, raw: i64) -> String {
+    let watermark = named(source.watermark_column());
+    format!("{watermark} {operator} {}", watermark_literal(source.watermark_type, raw))
 }

@@ -33,6 +33,8 @@ pub enum Kind {
     Numeric,
     /// The bytes are the text.
     Text,
+    /// PostgreSQL's one-byte `"char"`.
+    Char,
     Json,
     Jsonb,
     Timestamp,
@@ -63,6 +65,7 @@ impl Kind {
     fn of_type(oid: u32, type_kind: char, name: &str) -> Kind {
         match (oid, type_kind, name) {
             (16, _, _) => Kind::Bool,
+            (18, _, _) => Kind::Char,
             (21, _, _) => Kind::Int2,
             (23, _, _) => Kind::Int4,
             (20, _, _) => Kind::Int8,
@@ -121,6 +124,7 @@ impl Kind {
                 None => push_numeric(out, raw).ok_or_else(|| self.bad(raw))?,
             },
             Kind::Text | Kind::AsText | Kind::Inet => push_string(out, raw),
+            Kind::Char => push_string(out, text_of_char(self.fixed::<1>(raw)?[0]).as_bytes()),
             // The type vouches that it is JSON.
             Kind::Json => out.extend_from_slice(raw),
             Kind::Jsonb => match raw.split_first() {
@@ -196,6 +200,9 @@ impl Kind {
                 raw.iter().for_each(|byte| push_hex(&mut out, *byte));
             }
             Kind::Text | Kind::AsText | Kind::Inet | Kind::Json => out.extend_from_slice(raw),
+            Kind::Char => return Ok(text_of_char(self.fixed::<1>(raw)?[0])),
+            // The quotes of a JSON string are its own.
+            Kind::Jsonb => self.write_json(raw, &mut Zone::new(chrono_tz::UTC), &mut out)?,
             // Arrays are keys so seldom that the server is asked for their text; see `Kind::of_key`.
             Kind::Array(_) => return Err(self.bad(raw)),
             _ => {
@@ -208,6 +215,21 @@ impl Kind {
         }
         String::from_utf8(out).map_err(|_| self.bad(raw))
     }
+}
+
+/// A `"char"` as PostgreSQL writes it since version 16: older ones send bytes that are no text as they are.
+fn text_of_char(byte: u8) -> String {
+    match byte {
+        0 => String::new(),
+        1..0x80 => char::from(byte).to_string(),
+        _ => format!("\\{byte:03o}"),
+    }
+}
+
+/// The number of a `"char"` that [`text_of_char`] had to write otherwise, as a cast takes it.
+pub fn char_of_text(text: &str) -> Option<i8> {
+    let digits = text.strip_prefix('\\').filter(|digits| digits.len() == 3)?;
+    u8::from_str_radix(digits, 8).ok().map(|byte| byte as i8)
 }
 
 /// A raw watermark as PostgreSQL's literal; `raw` counts microseconds from 2000.

@@ -69,6 +69,15 @@ fn role(subject: &str, server: &Server, findings: &mut Findings) {
             Some("ALTER SYSTEM SET track_activities = on; SELECT pg_reload_conf();".to_owned()),
         ),
     }
+    match server.knows_characters() {
+        true => findings.ok("encoding", subject, format!("the database's text is {}", server.encoding)),
+        false => findings.failure(
+            "encoding",
+            subject,
+            SessionError::NoEncoding { database: server.database.clone() }.to_string(),
+            Some("CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0;   -- and pg_restore into it".to_owned()),
+        ),
+    }
     let user = quote_ident(&server.user);
     match server.sees_others {
         true => findings.ok("role", &server.user, "may see when other sessions began"),

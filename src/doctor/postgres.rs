@@ -281,6 +281,7 @@ mod tests {
                 database: "d".to_owned(),
                 tracks_activities: true,
                 sees_others: true,
+                encoding: "UTF8".to_owned(),
             };
             let mut findings = Findings::new(Section::Postgres);
             check_version(&server, "db", &mut findings);

@@ -1,4 +1,5 @@
-//! What the catalogue says of a table: its columns, their types under domains, its primary key.
+//! What the catalogue says of a table: its columns, their types under domains and how those are ordered, its
+//! primary key, and the tables below it.
 
 use super::{PostgresError, quote_ident};
 use tokio_postgres::Client;
@@ -15,6 +16,10 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// In the order of the key; empty where there is none.
     pub primary_key: Vec<String>,
+    /// Whether other tables inherit from it, or are its partitions.
+    pub has_children: bool,
+    /// A partition or a child, at any depth, that is a foreign table.
+    pub foreign_child: Option<String>,
 }
 
 impl Table {
@@ -46,6 +51,23 @@ pub struct Column {
     /// `atttypmod`, or that of the domain; -1 where the type has none.
     pub typmod: i32,
     pub not_null: bool,
+    /// None where PostgreSQL keeps no order of the type.
+    pub order: Option<Order>,
+}
+
+/// How `ORDER BY` and indexes order a type: by its default B-tree operator class. Its operators are named with
+/// their schemas, for a bare `>` means what the search path finds: of a `citext` off the path, that of `text`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Order {
+    /// Type of literals to compare with; domains resolved, so that their checks need not run.
+    pub type_name: String,
+    /// `OPERATOR(schema.<)`, and so on.
+    pub less: String,
+    pub equal: String,
+    pub greater_or_equal: String,
+    pub greater: String,
+    /// Whether values that are equal have the same bytes, as 1.0 and 1.00 have not.
+    pub is_exact: bool,
 }
 
 impl Column {
@@ -77,10 +99,11 @@ pub async fn describe(client: &Client, schema: Option<&str>, table: &str) -> Res
     let columns = client
         .query(
             "WITH RECURSIVE base AS (
-               SELECT a.attnum, a.attname, a.attnotnull, a.atttypid AS own, a.atttypmod AS own_mod, a.atttypid AS oid, a.atttypmod AS typmod
+               SELECT a.attnum, a.attname, a.attnotnull, a.attcollation, a.atttypid AS own, a.atttypmod AS own_mod,
+                      a.atttypid AS oid, a.atttypmod AS typmod
                FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
              UNION ALL
-               SELECT b.attnum, b.attname, b.attnotnull, b.own, b.own_mod, t.typbasetype, t.typtypmod
+               SELECT b.attnum, b.attname, b.attnotnull, b.attcollation, b.own, b.own_mod, t.typbasetype, t.typtypmod
                FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype = 'd'),
              element AS (
                SELECT t.oid AS oid, t.oid AS root, t.typtype, t.typbasetype FROM pg_type t
@@ -88,9 +111,31 @@ pub async fn describe(client: &Client, schema: Option<&str>, table: &str) -> Res
                SELECT t.oid, e.root, t.typtype, t.typbasetype FROM element e JOIN pg_type t ON t.oid = e.typbasetype AND e.typtype = 'd')
              SELECT b.attname::text, b.oid, format_type(b.own, b.own_mod), t.typtype::text, t.typname::text,
                     CASE WHEN t.typcategory = 'A' THEN coalesce(e.oid, 0::oid) ELSE 0::oid END,
-                    coalesce(e.typtype::text, ' '), b.typmod, b.attnotnull
+                    coalesce(e.typtype::text, ' '), b.typmod, b.attnotnull, format_type(b.oid, -1), o.operators, o.is_exact
              FROM base b JOIN pg_type t ON t.oid = b.oid AND t.typtype <> 'd'
              LEFT JOIN element e ON e.root = t.typelem AND t.typelem <> 0 AND e.typtype <> 'd'
+             LEFT JOIN LATERAL (
+               SELECT c.opcfamily AS family, c.opcintype AS input
+               FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+               WHERE c.opcdefault AND (
+                 c.opcintype = t.oid
+                 OR c.opcintype = CASE t.typtype WHEN 'e' THEN 'anyenum'::regtype WHEN 'c' THEN 'record'::regtype
+                      WHEN 'r' THEN 'anyrange'::regtype WHEN 'm' THEN 'anymultirange'::regtype END
+                 OR c.opcintype = 'anyarray'::regtype AND t.typsubscript = 'array_subscript_handler'::regproc
+                 OR c.opcintype IN (SELECT casttarget FROM pg_cast
+                      WHERE castsource = t.oid AND castmethod = 'b' AND castcontext = 'i'))
+               ORDER BY c.opcintype = t.oid DESC, (SELECT i.typispreferred FROM pg_type i WHERE i.oid = c.opcintype) DESC
+               LIMIT 1) AS class ON true
+             LEFT JOIN LATERAL (
+               SELECT array_agg(format('OPERATOR(%I.%s)', n.nspname, p.oprname) ORDER BY s.amopstrategy) AS operators,
+                      class.input <> 'bpchar'::regtype AND EXISTS (
+                        SELECT FROM pg_amproc f WHERE f.amprocfamily = class.family AND f.amproclefttype = class.input
+                          AND f.amprocrighttype = class.input AND f.amprocnum = 4)
+                        AND NOT EXISTS (
+                        SELECT FROM pg_collation l WHERE l.oid = b.attcollation AND NOT l.collisdeterministic) AS is_exact
+               FROM pg_amop s JOIN pg_operator p ON p.oid = s.amopopr JOIN pg_namespace n ON n.oid = p.oprnamespace
+               WHERE s.amopfamily = class.family AND s.amoplefttype = class.input AND s.amoprighttype = class.input
+                 AND s.amopstrategy IN (1, 3, 4, 5)) AS o ON true
              ORDER BY b.attnum",
             &[&oid],
         )
@@ -106,6 +151,7 @@ pub async fn describe(client: &Client, schema: Option<&str>, table: &str) -> Res
             element_kind: first_char(row.get(6)),
             typmod: row.get(7),
             not_null: row.get(8),
+            order: order(row.get(9), row.get(10), row.get(11)),
         })
         .collect();
     let primary_key = client
@@ -120,5 +166,31 @@ pub async fn describe(client: &Client, schema: Option<&str>, table: &str) -> Res
         .into_iter()
         .map(|row| row.get(0))
         .collect();
-    Ok(Table { oid, schema: found.get(1), name: found.get(2), kind: first_char(found.get(3)), columns, primary_key })
+    let below = client
+        .query_one(
+            "WITH RECURSIVE below AS (
+               SELECT inhrelid FROM pg_inherits WHERE inhparent = $1
+             UNION
+               SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.inhrelid)
+             SELECT count(*) > 0, min(inhrelid::regclass::text) FILTER (WHERE relkind = 'f')
+             FROM below JOIN pg_class ON pg_class.oid = inhrelid",
+            &[&oid],
+        )
+        .await?;
+    Ok(Table {
+        oid,
+        schema: found.get(1),
+        name: found.get(2),
+        kind: first_char(found.get(3)),
+        columns,
+        primary_key,
+        has_children: below.get(0),
+        foreign_child: below.get(1),
+    })
+}
+
+/// From the operators of the strategies less, equal, greater or equal, greater.
+fn order(type_name: String, operators: Option<Vec<String>>, is_exact: Option<bool>) -> Option<Order> {
+    let [less, equal, greater_or_equal, greater] = operators?.try_into().ok()?;
+    Some(Order { type_name, less, equal, greater_or_equal, greater, is_exact: is_exact.unwrap_or(false) })
 }

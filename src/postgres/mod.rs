@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL: TLS, session settings, quoting, and errors that name their cure.
 
 pub mod catalogue;
+mod pins;
 pub mod pool;
 
 use crate::{
@@ -28,6 +29,10 @@ pub enum PostgresError {
     NoTable { table: String },
     #[error("none of the {size} connections to PostgreSQL at {address} came free within {timeout_ms} ms")]
     PoolExhausted { address: String, size: usize, timeout_ms: u64 },
+    #[error(
+        "{pooler} at {address} does not give its sessions the settings that they need ({settings}), nor keeps a session for one client: connect to PostgreSQL itself; check postgres.host and postgres.port"
+    )]
+    Pooled { address: String, pooler: String, settings: String },
     #[error("PostgreSQL: {}", chain(.0))]
     Query(#[from] tokio_postgres::Error),
 }
@@ -55,10 +60,6 @@ impl PostgresError {
             PostgresError::Unreachable { .. } => "postgres.host, postgres.port",
             PostgresError::Refused { source, .. } => match source.code() {
                 Some(code) if *code == SqlState::INVALID_CATALOG_NAME => "postgres.db",
-                // A pooler speaks so of the session settings that we give.
-                Some(code) if *code == SqlState::PROTOCOL_VIOLATION => {
-                    "postgres.host, postgres.port: the server itself rather than a pooler"
-                }
                 Some(code) if *code == SqlState::INVALID_PASSWORD => "postgres.user, postgres.password_file",
                 Some(code) if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
                     "postgres.user, or a line for it in the server's pg_hba.conf"
@@ -70,6 +71,7 @@ impl PostgresError {
             PostgresError::Timeout { .. } => "postgres.host, postgres.port, postgres.connect_timeout_ms",
             PostgresError::NoTable { .. } => "postgres.table, capture.tables[].schema, capture.tables[].table",
             PostgresError::PoolExhausted { .. } => "analyze.pool_size",
+            PostgresError::Pooled { .. } => "postgres.host, postgres.port: the server itself rather than a pooler",
             PostgresError::Query(_) => return None,
         };
         Some(cure.to_owned())
@@ -99,18 +101,42 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 const APPLICATION: &str = "headwater";
 /// Clocks that differ by more are told of.
 const CLOCKS_APART_US: i64 = 3_600_000_000;
-const PINNED: &str = "-c DateStyle=ISO -c IntervalStyle=iso_8601 -c TimeZone=UTC -c extra_float_digits=1 -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// Opens one connection and pins its session settings, so that text forms do not depend on the
 /// server's or the role's defaults. The connection ends when the client is dropped.
 pub async fn connect(config: &Postgres) -> Result<Client, PostgresError> {
-    connect_with(config, APPLICATION, PINNED).await
+    connect_as(config, APPLICATION, "").await
 }
 
 /// The same under another name in `pg_stat_activity` and with further session settings, such as
 /// `-c idle_session_timeout=7s`, which win over the pinned ones.
 pub async fn connect_as(config: &Postgres, application: &str, options: &str) -> Result<Client, PostgresError> {
-    connect_with(config, application, &format!("{PINNED} {options}")).await
+    let client = connect_with(config, application, &pins::startup(options)).await?;
+    if let Some(settings) = pins::apply(&client, options).await? {
+        return Err(pooled(config, settings).await);
+    }
+    Ok(client)
+}
+
+/// The error about a pooler that drops `settings`, with its name where it tells that.
+async fn pooled(config: &Postgres, settings: String) -> PostgresError {
+    let address = format!("{}:{}", config.host, config.port);
+    // PgBouncer answers under this name itself, and tells those who may not ask so.
+    let console = Postgres { db: "pgbouncer".to_owned(), ..config.clone() };
+    let pooler = match connect_with(&console, APPLICATION, "").await {
+        Ok(client) => pins::version(&client).await,
+        Err(PostgresError::Pooled { pooler, .. }) => Some(pooler),
+        Err(PostgresError::Refused { source, .. }) if chain(&source).contains("not allowed") => {
+            Some("PgBouncer".to_owned())
+        }
+        Err(_) => None,
+    };
+    PostgresError::Pooled { address, pooler: pooler.unwrap_or_else(|| "a pooler".to_owned()), settings }
+}
+
+/// Whether PostgreSQL refused to hide rows behind a policy, as `row_security = off` has it do.
+pub fn is_row_security(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().and_then(|error| error.routine()) == Some("check_enable_rls")
 }
 
 /// The time zone that sessions of other roles have in this database, unless they set their own. Asked on
@@ -230,6 +256,10 @@ fn connect_error(config: &Postgres, address: &str, source: tokio_postgres::Error
     let user = || config.user.clone();
     // The client has no public kind for the last two; its own words are the only mark.
     match source.code() {
+        // PgBouncer's words for session settings that it does not know.
+        Some(code) if *code == SqlState::PROTOCOL_VIOLATION && chain(&source).contains("startup parameter") => {
+            PostgresError::Pooled { address, pooler: "PgBouncer".to_owned(), settings: chain(&source) }
+        }
         Some(code) if is_unavailable_code(code) => PostgresError::Unreachable { address, source },
         Some(_) => PostgresError::Refused { address, user: user(), source },
         None if is_broken_line(&source) => PostgresError::Unreachable { address, source },

@@ -1,8 +1,8 @@
 //! Pooled connections: as those of [`super::connect`], kept open between uses.
 
-use super::{PINNED, PostgresError, connect_error, settings, tls_connector};
+use super::{PostgresError, connect_error, pins, settings, tls_connector};
 use crate::config::model::{Postgres, TlsMode};
-use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime};
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
@@ -30,8 +30,19 @@ pub struct Figures {
 impl Pool {
     /// Opens nothing yet. `options` are session settings beside the pinned ones, as `-c name=value`.
     pub fn new(config: &Postgres, application: &str, options: &str, most: usize) -> Result<Pool, PostgresError> {
-        let options = format!("{PINNED} {options}");
-        let settings = settings(config, application, &options);
+        let settings = settings(config, application, &pins::startup(options));
+        let options = options.to_owned();
+        let pin = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+            let options = options.clone();
+            Box::pin(async move {
+                match pins::apply(client, &options).await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(missing)) => Err(HookError::message(missing)),
+                    Err(PostgresError::Query(error)) => Err(HookError::Backend(error)),
+                    Err(error) => Err(HookError::message(error.to_string())),
+                }
+            })
+        });
         // A connection that was cut off looks whole until it is asked something.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = match config.tls_mode {
@@ -45,6 +56,7 @@ impl Pool {
             .wait_timeout(timeout)
             .create_timeout(timeout)
             .recycle_timeout(Some(RECYCLE_TIMEOUT))
+            .post_create(pin)
             .build()
             .map_err(|_| timeout_error(config))?;
         Ok(Pool { connections, config: config.clone() })
@@ -53,16 +65,23 @@ impl Pool {
     /// A connection of the pool, given back when dropped.
     pub async fn get(&self) -> Result<Object, PostgresError> {
         self.connections.get().await.map_err(|error| match error {
-            PoolError::Backend(source) => {
-                connect_error(&self.config, &format!("{}:{}", self.config.host, self.config.port), source)
+            PoolError::Backend(source) => connect_error(&self.config, &self.address(), source),
+            PoolError::PostCreateHook(HookError::Backend(source)) => PostgresError::Query(source),
+            PoolError::PostCreateHook(HookError::Message(settings)) => {
+                let (address, pooler) = (self.address(), "a pooler".to_owned());
+                PostgresError::Pooled { address, pooler, settings: settings.into_owned() }
             }
             PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => PostgresError::PoolExhausted {
-                address: format!("{}:{}", self.config.host, self.config.port),
+                address: self.address(),
                 size: self.connections.status().max_size,
                 timeout_ms: self.config.connect_timeout_ms,
             },
             _ => timeout_error(&self.config),
         })
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", self.config.host, self.config.port)
     }
 
     pub fn figures(&self) -> Figures {

@@ -206,9 +206,7 @@ impl SourcePolicy {
 pub fn compare_captured(entries: &mut [Entry<'_>], policy: &SourcePolicy, outcome: &mut Outcome) {
     for_each_key(entries, |key, group| {
         let [source, refused, versions, ..] = sides(group);
-        for row in source.iter() {
-            judge_source_row(key, row, refused, versions, policy, outcome);
-        }
+        judge_source(key, source, refused, versions, policy, outcome);
         judge_repetitions(key, source, versions, outcome);
     });
 }
@@ -220,33 +218,57 @@ fn same_transaction(source: &Entry<'_>, version: &Entry<'_>) -> bool {
     }
 }
 
-fn judge_source_row(
+/// The rows of one key, of which there are several where it is no primary key.
+fn judge_source(
     key: &[u8],
-    row: &Entry<'_>,
+    source: &mut [Entry<'_>],
     refused: &[Entry<'_>],
     versions: &[Entry<'_>],
     policy: &SourcePolicy,
     outcome: &mut Outcome,
 ) {
-    let mut equal = versions.iter().filter(|version| version.row == row.row).peekable();
-    if let Some(first) = equal.peek() {
-        let record = record_at(first);
-        if equal.all(|version| version.fault == Fault::MessageKey) {
-            outcome.add(key, Trouble::WrongMessageKey { record });
+    // A record that is one row explains no other.
+    let mut free: Vec<&Entry<'_>> =
+        versions.iter().filter(|version| source.iter().all(|row| row.row != version.row)).collect();
+    let is_shared = source.len() > 1;
+    source.sort_unstable_by_key(|row| (row.row, row.transaction));
+    for rows in source.chunk_by(|a, b| a.row == b.row) {
+        let equal: Vec<&Entry<'_>> = versions.iter().filter(|version| version.row == rows[0].row).collect();
+        if let Some(first) = equal.first()
+            && equal.iter().all(|version| version.fault == Fault::MessageKey)
+        {
+            outcome.add(key, Trouble::WrongMessageKey { record: record_at(first) });
         }
-        return;
+        // Rows that are equal in all columns have a record each.
+        for row in rows.iter().skip(equal.len()) {
+            judge_missing_row(key, row, is_shared, refused, &mut free, policy, outcome);
+        }
     }
+}
+
+/// `free` are the records of the key that are none of its rows; each explains one row at most.
+fn judge_missing_row(
+    key: &[u8],
+    row: &Entry<'_>,
+    is_shared: bool,
+    refused: &[Entry<'_>],
+    free: &mut Vec<&Entry<'_>>,
+    policy: &SourcePolicy,
+    outcome: &mut Outcome,
+) {
     // Newest first: with several records the last is what the row should be.
-    let own = versions.iter().rev().find(|version| same_transaction(row, version));
-    let same_watermark =
-        versions.iter().rev().find(|version| row.watermark.is_some() && version.watermark == row.watermark);
-    match (own, same_watermark) {
-        (Some(own), _) if own.fault == Fault::OlderShape => {
-            outcome.add(key, Trouble::ChangedSinceRecord { record: record_at(own) });
+    let own = free.iter().rposition(|version| same_transaction(row, version));
+    // Where rows share a key, an earlier version of one must not explain the loss of another.
+    let same_watermark = || {
+        let is_older = |version: &&Entry<'_>| row.watermark.is_some() && version.watermark == row.watermark;
+        free.iter().rposition(is_older).filter(|_| !is_shared)
+    };
+    match own.or_else(same_watermark).map(|position| free.remove(position)) {
+        Some(record) if own.is_some() && record.fault != Fault::OlderShape => {
+            outcome.add(key, Trouble::CapturedWrong { record: record_at(record) });
         }
-        (Some(own), _) => outcome.add(key, Trouble::CapturedWrong { record: record_at(own) }),
-        (None, Some(version)) => outcome.add(key, Trouble::ChangedSinceRecord { record: record_at(version) }),
-        (None, None) => match refused.last() {
+        Some(record) => outcome.add(key, Trouble::ChangedSinceRecord { record: record_at(record) }),
+        None => match refused.last() {
             Some(refused) => *outcome.refused.entry(refused.identity).or_default() += 1,
             None if row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us) => outcome.pending += 1,
             None if policy.may_be_dropped(row.watermark) => outcome.expired += 1,
@@ -504,9 +526,12 @@ fn judge_expired_source(
     policy: &LakePolicy,
     outcome: &mut Outcome,
 ) {
+    // As against the topic: of rows that share a key none is explained by an earlier version of another.
+    let is_shared = source.len() > 1;
     for row in source {
         let seen = |entry: &&Entry<'_>| entry.identity == row.identity;
-        let same_watermark = |entry: &&Entry<'_>| row.watermark.is_some() && entry.watermark == row.watermark;
+        let same_watermark =
+            |entry: &&Entry<'_>| !is_shared && row.watermark.is_some() && entry.watermark == row.watermark;
         // Rows of young watermarks and of records in the topic were judged against the topic.
         let judged = row.watermark.is_some_and(|watermark| watermark >= policy.young_from_us)
             || records.iter().any(|record| seen(&record) || same_watermark(&record))
@@ -622,6 +647,23 @@ mod tests {
         assert_eq!(wrong.findings[0].trouble, Trouble::CapturedWrong { record: RecordAt { partition: 0, offset: 9 } });
         let older = Entry { fault: Fault::OlderShape, ..record("1", 6, 5, 3, 9) };
         assert_eq!(counts(&captured(&[source("1", 7, 5, 3), older], &POLICY)), [0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn the_loss_of_a_row_is_not_explained_by_another_row_of_its_key() {
+        // Of one table and one that inherits from it: the same key, the same watermark.
+        let twins = [source("1", 7, 5, 3), source("1", 8, 5, 4), record("1", 7, 5, 3, 0)];
+        assert_eq!(counts(&captured(&twins, &POLICY)), [1, 0, 0, 0, 0, 0]);
+        let of_one_transaction = [source("1", 7, 5, 3), source("1", 8, 5, 3), record("1", 7, 5, 3, 0)];
+        assert_eq!(counts(&captured(&of_one_transaction, &POLICY)), [1, 0, 0, 0, 0, 0]);
+        // Nor by what the other was before.
+        let moved = [source("1", 7, 9, 6), source("1", 8, 5, 4), record("1", 6, 5, 3, 0), record("1", 7, 9, 6, 1)];
+        assert_eq!(counts(&captured(&moved, &POLICY)), [1, 0, 0, 0, 0, 0]);
+        // Nor by the record of one that is equal in every column.
+        let alike = [source("1", 7, 5, 3), source("1", 7, 5, 4), record("1", 7, 5, 3, 0)];
+        assert_eq!(counts(&captured(&alike, &POLICY)), [1, 0, 0, 0, 0, 0]);
+        let both = [twins[0], twins[1], twins[2], record("1", 8, 5, 4, 1)];
+        assert_eq!(counts(&captured(&both, &POLICY)), [0; 6]);
     }
 
     #[test]

@@ -19,10 +19,17 @@ pub enum SourceError {
     Postgres(#[from] PostgresError),
     #[error("{0}")]
     Plan(#[from] PlanError),
-    #[error("table {table}: {}; check the filter of the table, and that the role may SELECT from it", postgres::chain(.source))]
+    #[error("table {table}: {}; {}", postgres::chain(.source), advice(.source))]
     Read { table: String, source: tokio_postgres::Error },
     #[error("table {table}: PostgreSQL printed a row of {found} columns instead of {expected}; run verify again")]
     Columns { table: String, found: usize, expected: usize },
+}
+
+fn advice(error: &tokio_postgres::Error) -> &'static str {
+    match postgres::is_row_security(error) {
+        true => "its row-level security would hide rows: run ALTER ROLE … BYPASSRLS for postgres.user",
+        false => "check the filter of the table, and that the role may SELECT from it",
+    }
 }
 
 /// A table within a snapshot of its own.

@@ -21,6 +21,8 @@ pub struct Column {
     tag: Tag,
     /// What is selected.
     expression: String,
+    /// How it is compared with a literal, and the literal's type; none where nothing compares it.
+    equality: Option<(String, String)>,
     /// Added with a default after rows were there: they hold it without having been written again.
     pub has_missing: bool,
 }
@@ -116,12 +118,19 @@ impl SourcePlan {
             .columns
             .iter()
             .filter(|column| is_read(&column.name))
-            .map(|column| Column {
+            .map(|column| (column, kind_of(column, zone)))
+            .map(|(column, kind)| match kind {
+                // In a key an array is published as its text.
+                Kind::Array(_) if key_names.contains(&column.name) => (column, Kind::Text),
+                kind => (column, kind),
+            })
+            .map(|(column, kind)| Column {
                 name: column.name.clone(),
-                kind: kind_of(column, zone),
                 tag: Tag::of(&column.name),
-                expression: expression(column, zone),
+                expression: expression(column, &kind),
+                equality: column.order.as_ref().map(|order| (order.equal.clone(), order.type_name.clone())),
                 has_missing: has_missing.contains(&column.name),
+                kind,
             })
             .collect();
         let position = |name: &String, setting| {
@@ -169,7 +178,8 @@ impl SourcePlan {
                 (Kind::Timestamp(Some(_)) | Kind::Array(_) | Kind::Json, _) | (_, b'?') => return None,
                 (kind, _) => super::row::display_cell(kind, cell),
             };
-            conditions.push(format!("{} = {}", quote_ident(&column.name), quote_literal(&literal)));
+            let (equal, type_name) = column.equality.as_ref()?;
+            conditions.push(format!("{} {equal} {}::{type_name}", quote_ident(&column.name), quote_literal(&literal)));
         }
         Some(format!("COPY ({}) TO STDOUT", self.select(Some(&conditions.join(" AND ")))))
     }
@@ -200,7 +210,10 @@ impl SourcePlan {
     /// The row that a record's fields claim to be. None where a part of the key is missing.
     pub fn of_record(&self, fields: &Map<String, Value>, row: &mut RowBytes, key: &mut Vec<u8>) -> Option<Version> {
         let missing = |column: &&Column| !fields.contains_key(&column.name);
-        if self.key.iter().any(|column| fields.get(&self.columns[*column].name).is_none_or(Value::is_null)) {
+        // A JSON null is a value of its own, which a primary key may hold.
+        let has_no_value =
+            |column: &Column| fields.get(&column.name).is_none_or(|value| value.is_null() && column.kind != Kind::Json);
+        if self.key.iter().any(|column| has_no_value(&self.columns[*column])) {
             return None;
         }
         let mut version = self.version(row, key, |index, kind, out| match fields.get(&self.columns[index].name) {
@@ -242,7 +255,10 @@ impl SourcePlan {
         let mut key = Vec::new();
         let mut cell = Vec::new();
         if let [column] = self.key.as_slice() {
-            canon::from_text(&self.columns[*column].kind, text, &mut cell);
+            let kind = &self.columns[*column].kind;
+            if !canon::is_json_null(kind, text) {
+                canon::from_text(kind, text, &mut cell);
+            }
             push_key_cell(&mut key, &cell);
             return Some(key);
         }
@@ -275,11 +291,16 @@ pub fn watermark_us(kind: &Kind, canonical: &[u8]) -> Option<i64> {
 }
 
 /// The text form is PostgreSQL's own; only what depends on the zone is asked for otherwise.
-fn expression(column: &catalogue::Column, zone: Option<Tz>) -> String {
+fn expression(column: &catalogue::Column, kind: &Kind) -> String {
     let name = quote_ident(&column.name);
-    match kind_of(column, zone) {
+    match kind {
         Kind::Timestamp(Some(zone)) => format!("{name}::timestamp AT TIME ZONE {}", quote_literal(zone.name())),
-        Kind::Array(_) => format!("to_json({name})"),
+        Kind::Array(_) => format!("pg_catalog.to_json({name})"),
+        // As PostgreSQL writes it since version 16: older ones print bytes that are no text as they are.
+        _ if column.type_oid == 18 => format!(
+            "CASE WHEN {name}::int4 < 0 THEN concat(chr(92), (256 + {name}::int4) / 64, (256 + {name}::int4) / 8 % 8, \
+             (256 + {name}::int4) % 8) ELSE {name}::text END"
+        ),
         _ => name,
     }
 }

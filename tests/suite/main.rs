@@ -24,6 +24,7 @@ mod http;
 mod http_guard;
 mod json_schema;
 mod keep;
+mod keys;
 mod lake_faults;
 mod land_memory;
 mod landing;

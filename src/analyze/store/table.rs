@@ -279,6 +279,7 @@ mod tests {
             element_kind: ' ',
             typmod: -1,
             not_null,
+            order: None,
         }
     }
 
@@ -307,6 +308,8 @@ mod tests {
             ("updated_at", "timestamptz"),
         ];
         Table {
+            has_children: false,
+            foreign_child: None,
             oid: 1,
             schema: "public".to_owned(),
             name: "t".to_owned(),
