@@ -184,7 +184,7 @@ impl Witness {
 
 fn equal(column: &Column, text: Option<&str>) -> String {
     match text {
-        Some(text) => format!("{} = {}", named(column), literal(column, text)),
+        Some(text) => format!("{} {} {}", named(column), column.order.equal, literal(column, text)),
         None => format!("{} IS NULL", named(column)),
     }
 }

@@ -164,12 +164,13 @@ fn between(source: &Source, from: i64, to: Option<i64>) -> String {
         sql::watermark_literal(source.watermark_type, bucket.saturating_mul(width(source.watermark_type)))
     };
     let column = watermark(source);
-    let above = format!("{column} >= {}", literal(from));
+    let order = &source.watermark_column().order;
+    let above = format!("{column} {} {}", order.greater_or_equal, literal(from));
     let below = match to {
         Some(to) => literal(to),
         None => format!("'infinity'::{}", source.watermark_type.sql()),
     };
-    format!("{above} AND {column} < {below}")
+    format!("{above} AND {column} {} {below}", order.less)
 }
 
 fn matching(source: &Source) -> String {
