@@ -23,7 +23,7 @@ use super::{
 use crate::{
     amount,
     app::group_digits,
-    clock,
+    capture, clock,
     config::model::{LandTable, Pipeline},
     kafka::{
         reader::{ReadError, Reader},

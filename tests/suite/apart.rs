@@ -63,8 +63,8 @@ impl Scene {
         let status = eventually_some(DEADLINE, "a status", || run.get("/status"));
         let status: serde_json::Value = serde_json::from_str(&status.1).expect("JSON");
         let units = status["units"].as_array().expect("units");
-        let unit = units.iter().find(|unit| unit["unit"] == table).expect("the table");
-        let text = |key: &str| unit[key].as_str().unwrap_or_default().to_owned();
+        let unit = units.iter().find(|unit| unit["unit"] == table);
+        let text = |key: &str| unit.unwrap_or(&serde_json::Value::Null)[key].as_str().unwrap_or_default().to_owned();
         (text("state"), text("reason"))
     }
 
