@@ -137,9 +137,8 @@ impl Watch {
 
     /// Asks on the second session, and on a new one where that does not answer.
     async fn look(&self) -> Look {
-        match tokio::time::timeout(LONG, self.ask(&self.side)).await {
-            Ok(Ok(look)) => return look,
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(look)) = tokio::time::timeout(LONG, self.ask(&self.side)).await {
+            return look;
         }
         let Some(config) = self.pipeline.postgres.as_ref() else { return Look::Unanswered };
         let asked = async {

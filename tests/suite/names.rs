@@ -113,7 +113,7 @@ fn a_column_with_a_reserved_name_that_comes_while_it_runs_stops_nothing_and_land
          ADD COLUMN _kafka_offset bigint, ADD COLUMN note text",
     );
     let odd = json!({"id": 2, "at": at, "date": "2001-02-03", "Id": 3, "rest": "r", "_kafka_offset": 4, "note": "n"});
-    write(&test, &table, &[odd.clone()]);
+    write(&test, &table, std::slice::from_ref(&odd));
     landing::wait_for_landed(&table, 2);
     run.wait_for_log("land.tables[].rename");
     write(&test, &table, &[json!({"id": 3, "at": at})]);

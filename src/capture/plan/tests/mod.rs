@@ -272,6 +272,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Time and key of the last row read in this order, where there is one.
+type Place = Option<(i64, u32)>;
+
 /// A checkpoint.
 #[derive(Debug, Clone)]
 struct Kept {
@@ -279,9 +282,9 @@ struct Kept {
     /// Below it rows belong to the first load, and to what was caught up with.
     polls_from_us: i64,
     floor_us: i64,
-    loaded_to: Option<(i64, u32)>,
+    loaded_to: Place,
     /// What had been given, from when to when, and the last one since.
-    catch_up: Option<(Given, Range<i64>, Option<(i64, u32)>)>,
+    catch_up: Option<(Given, Range<i64>, Place)>,
 }
 
 /// The stage as it would run.
@@ -407,7 +410,7 @@ impl Stage {
 /// What other sessions do at a moment between two questions of a poll.
 fn disturb(server: &mut Server, position: usize, moment: u32) {
     let chosen = position * 7 + moment as usize * 3;
-    if chosen % 3 != 0 {
+    if !chosen.is_multiple_of(3) {
         return;
     }
     let session = chosen % 4;
@@ -419,7 +422,7 @@ fn disturb(server: &mut Server, position: usize, moment: u32) {
     server.now_us += 1;
     server.begin(session);
     server.write(session, 1, SLACK_US);
-    if chosen % 2 == 0 {
+    if chosen.is_multiple_of(2) {
         server.end(session, true);
     }
 }
