@@ -32,16 +32,16 @@ fn a_backlog_is_read_in_chunks_while_new_rows_arrive() {
 
     // One transaction of many subtransactions, several small ones, some rows of the first load updated.
     db.execute(
-        "DO $$ BEGIN FOR n IN 1..6000 LOOP
+        "DO $$ BEGIN FOR n IN 1..2000 LOOP
            BEGIN INSERT INTO rows (kind) VALUES ('subtransaction'); EXCEPTION WHEN division_by_zero THEN NULL; END;
          END LOOP; END $$",
     );
-    for _ in 0..40 {
+    for _ in 0..20 {
         db.execute("INSERT INTO rows (kind) SELECT 'while away' FROM generate_series(1, 150)");
     }
     db.execute("UPDATE rows SET mark = DEFAULT, created_at = DEFAULT, kind = 'updated while away' WHERE id <= 130");
 
-    // Stands still behind a few of a hundred chunks.
+    // Stands still behind a few of some fifty chunks.
     let mut run = start(&test, &file, &[], &[("HEADWATER_FAILPOINTS", "capture.after_commit=stop@8")]);
     eventually(DEADLINE, "the failpoint", || run.is_stopped());
     assert!(run.stderr().contains("backlog of rows"), "{}", run.stderr());
