@@ -7,7 +7,7 @@ use super::{
     report::{Report, time_text},
     resume::{Held, Resume, resume},
     sentiment::Analyzer,
-    store::{self, Flushed, Stored},
+    store::{self, AHEAD_OF_CLOCK, Flushed, Stored},
     watchers::Watchers,
     window::{Added, Engine, PartitionProgress, Plan, Progress, Source},
 };
@@ -241,12 +241,15 @@ impl Reading {
         let (mut lost, mut accepted): (Vec<Loss>, Vec<Loss>) = (Vec::new(), Vec::new());
         let mut starts = Vec::with_capacity(found.len());
         for (input, partition, held, known) in found {
+            // Offsets of a log that is gone say nothing of the one in its place.
+            let mut is_other = false;
             let resumed = match known.map(|known| resume(&job.name, known, &held)) {
                 None => None,
                 Some(Resume::At(at)) => Some(at),
                 Some(Resume::Lost(found)) if options.accepted.holds(&found.loss) => {
                     tracing::warn!(loss = found.loss.name, "this loss was accepted: {}", found.loss.what);
                     accepted.push(found.loss);
+                    is_other = true;
                     Some(found.accepted)
                 }
                 Some(Resume::Lost(found)) => {
@@ -262,7 +265,7 @@ impl Reading {
             });
             progress.partitions.extend(at);
             let (log_id, last) = resumed.map_or((held.topic_id, None), |at| (at.topic_id, at.last));
-            starts.push((input, partition, held.first, log_id, last));
+            starts.push((input, partition, held.first, log_id, last, is_other));
         }
         if !lost.is_empty() {
             return Err(End::Stopped(loss::told("analyze", &lost)));
@@ -272,11 +275,12 @@ impl Reading {
             engine.write_from(from_ms);
         }
         let mut lanes = Vec::with_capacity(starts.len());
-        for (input, partition, first, log_id, last) in starts {
+        for (input, partition, first, log_id, last, is_other) in starts {
             let source = engine.partition(input, partition.number, first);
             let is_here =
                 |(topic, number, _): &&(String, i32, i64)| *topic == *partition.topic && *number == partition.number;
-            let refused = stored.refused.iter().filter(is_here).map(|(_, _, offset)| *offset).collect();
+            let refused = stored.refused.iter().filter(|_| !is_other).filter(is_here);
+            let refused = refused.map(|(_, _, offset)| *offset).collect();
             lanes.push(Lane::new(source, input, partition, (log_id, last), refused));
         }
         assign(&mut partitions, &engine, &lanes)?;
@@ -722,7 +726,7 @@ impl Letters {
 }
 
 fn too_new(max_future_ms: i64) -> Rejection {
-    let detail = format!("the time is more than {} s ahead of the clock", max_future_ms / 1_000);
+    let detail = format!("the time is more than {} s {AHEAD_OF_CLOCK}", max_future_ms / 1_000);
     Rejection::new(Reason::InvalidTimestamp, detail)
 }
 

@@ -41,6 +41,10 @@ pub struct Leader {
     is_flushing: bool,
 }
 
+/// Ends what is said of an event that was refused by the clock. Only such a one is not decoded again when it is read
+/// again: the others are judged by what the job declares now.
+pub const AHEAD_OF_CLOCK: &str = "ahead of the clock";
+
 impl Leader {
     pub(super) async fn new(store: Arc<Store>, lock: Lock) -> Result<Leader, StoreError> {
         let client = store.pool.get().await?;
@@ -83,8 +87,8 @@ impl Leader {
                 "SELECT d.topic, d.kafka_partition, d.kafka_offset FROM analyze_partitions p JOIN dead_letters d
                    ON d.job = p.job AND d.topic = p.topic AND d.kafka_partition = p.partition AND d.topic_id = p.topic_id
                    AND d.kafka_offset >= p.replay_offset
-                 WHERE p.job = $1 AND d.error_reason = 'invalid_timestamp'",
-                &[job],
+                 WHERE p.job = $1 AND d.error_reason = 'invalid_timestamp' AND d.error_detail LIKE '%' || $2",
+                &[job, &AHEAD_OF_CLOCK],
             )
             .await?
             .into_iter()

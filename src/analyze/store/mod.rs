@@ -34,7 +34,7 @@ mod wire;
 
 pub use error::StoreError;
 pub use flush::{DeadLetter, Flush, Flushed, LateCount, PartitionProgress};
-pub use leader::{Leader, Stored};
+pub use leader::{AHEAD_OF_CLOCK, Leader, Stored};
 pub use lock::Holder;
 pub use read::{LastMoment, Span};
 pub use table::{Kind, Measure, Output};
