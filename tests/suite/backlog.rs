@@ -41,6 +41,8 @@ fn a_backlog_is_read_in_chunks_while_new_rows_arrive() {
     }
     db.execute("UPDATE rows SET mark = DEFAULT, created_at = DEFAULT, kind = 'updated while away' WHERE id <= 130");
 
+    // Beyond the slack, so that all of it is a backlog; what is newer belongs to the polls.
+    db.execute("SELECT pg_sleep(1.5)");
     // Stands still behind a few of some fifty chunks.
     let mut run = start(&test, &file, &[], &[("HEADWATER_FAILPOINTS", "capture.after_commit=stop@8")]);
     eventually(DEADLINE, "the failpoint", || run.is_stopped());
