@@ -424,9 +424,10 @@ impl Reading {
                         self.engine.log_ends(source, log_end, now_ms);
                     }
                 }
-                Polled::OutOfRange { .. } => {
+                Polled::OutOfRange { error, .. } => {
                     let Partition { topic, number } = partition;
-                    return Err(End::Failed(format!("offset of {topic}-{number} is out of range: looking again")));
+                    let words = "the offset is out of range, and the log is looked at again";
+                    return Err(End::Failed(format!("Kafka gives no records of {topic}-{number}: {words} ({error})")));
                 }
                 Polled::Diverged { .. } => {
                     let Partition { topic, number } = partition;

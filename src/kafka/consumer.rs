@@ -87,9 +87,10 @@ pub enum Polled<'a> {
         partition: i32,
         offset: i64,
     },
-    /// The offset that we want is not in the partition.
+    /// The client says that the offset we want is not in the partition. It reads no more of it.
     OutOfRange {
         partition: i32,
+        error: FetchError,
     },
     /// The log is no longer the one that was read: it parted from it at `common`, where that is known, and what was
     /// read from there on is gone.
@@ -498,7 +499,10 @@ pub(super) unsafe fn item<'a>(message: *const native::rd_kafka_message_t) -> Pol
                 let is_truncation = found.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__LOG_TRUNCATION;
                 match is_truncation || text.contains(TRUNCATION) {
                     true => Polled::Diverged { partition: found.partition, common: common_end(&text) },
-                    false => Polled::OutOfRange { partition: found.partition },
+                    false => {
+                        let error = FetchError { code: found.err.into(), text: text.into_owned() };
+                        Polled::OutOfRange { partition: found.partition, error }
+                    }
                 }
             }
             code => {

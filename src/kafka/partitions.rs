@@ -168,6 +168,12 @@ impl Partitions {
                     Polled::Record(_) | Polled::End { .. } | Polled::OutOfRange { .. } => {
                         told.get_or_insert(None);
                     }
+                    // Asking on would end in a timeout that does not name the missing right.
+                    Polled::Failed { partition: Some(partition), error }
+                        if error.code == RDKafkaErrorCode::TopicAuthorizationFailed =>
+                    {
+                        return Err(ConsumerError::Fetch { partition, error });
+                    }
                     Polled::Fatal(_) | Polled::Failed { .. } | Polled::Damaged { .. } => {}
                 }
             }

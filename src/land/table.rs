@@ -392,14 +392,6 @@ impl Table {
                         open.at_end = true;
                     }
                 }
-                Polled::OutOfRange { partition } => {
-                    // What was read is committed, so that opening anew sees exactly what is lost.
-                    self.commit(partition, poll.consumer()).map_err(Interrupt::Stop)?;
-                    if let Some(found) = self.partitions.get_mut(&partition) {
-                        *found = Partition::new();
-                    }
-                    self.read_from_open(poll.consumer());
-                }
                 Polled::Diverged { partition, common } => {
                     self.part(partition, common, poll.consumer()).map_err(Interrupt::Stop)?;
                 }
@@ -418,7 +410,9 @@ impl Table {
                     self.report.failed();
                     self.refusal = Some(error.to_string());
                 }
-                Polled::Failed { partition: Some(partition), error } => {
+                // Where the offset is out of range, opening the partition finds what is lost: what was read is
+                // committed before.
+                Polled::OutOfRange { partition, error } | Polled::Failed { partition: Some(partition), error } => {
                     self.commit(partition, poll.consumer()).map_err(Interrupt::Stop)?;
                     if matches!(self.partitions.get(&partition), Some(Partition::Open(_))) {
                         self.fail(partition, ConsumerError::Fetch { partition, error }.into());

@@ -60,7 +60,7 @@ impl Servers {
              properties: {{debug: all}}\n\
              datalake: {{path: '{dir}/lake-{name}'}}\n\
              streaming: {{checkpoint_location: '{dir}/checkpoints-{name}', batch_interval: 0.2}}\n\
-             analyze: {{jobs: [{{name: w, table: w, key_column: k, window_duration: 1s, measures: [{{column: n, function: count}}], \
+             analyze: {{jobs: [{{name: w, table: '{name}', key_column: k, window_duration: 1s, measures: [{{column: n, function: count}}], \
              inputs: [{{name: i, topic: '{}', key: order_id, timestamp: created_at}}]}}]}}\n\
              http: {{listen: '127.0.0.1:0'}}\nruntime: {{wait_attempts: {attempts}, wait_delay_ms: 100}}\n",
             self.kafka.sasl_brokers().unwrap(),
