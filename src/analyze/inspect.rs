@@ -32,7 +32,9 @@ pub fn redeclared(job: &Job, progress: &Progress) -> Option<StoreError> {
 
 /// Why a partition cannot be gone on with, given its topic's id, its first offset and its end now.
 pub fn loss(job: &str, known: &PartitionProgress, topic_id: &str, first: i64, end: i64) -> Option<Loss> {
-    match resume::resume(job, known, &Held { topic_id: topic_id.to_owned(), first, end, parted: None }) {
+    // Where the last record may be there, marks of transactions are what is gone behind it.
+    let end = if known.last.is_some_and(|last| last.offset < end) { end.max(known.next_offset) } else { end };
+    match resume::resume(job, known, &Held { topic_id: topic_id.to_owned(), first, stable: end, end, compared: None }) {
         Resume::At(_) => None,
         Resume::Lost(lost) => Some(lost.loss),
     }

@@ -231,9 +231,13 @@ impl Reading {
             let description = partitions.describe(&topic, KAFKA_TIMEOUT)?;
             for number in 0..description.partitions {
                 let partition = Partition { topic: topic.clone(), number };
-                let (first, end) = partitions.extent(&partition, KAFKA_TIMEOUT)?;
-                let held = Held { topic_id: description.id.to_string(), first, end, parted: None };
+                let (first, stable) = partitions.extent(&partition, KAFKA_TIMEOUT)?;
                 let known = stored.partitions.iter().find(|p| *p.topic == *topic && p.partition == number);
+                let end = match known {
+                    Some(known) if known.next_offset > stable => partitions.log_end(&partition, KAFKA_TIMEOUT)?,
+                    _ => stable,
+                };
+                let held = Held { topic_id: description.id.to_string(), first, stable, end, compared: None };
                 found.push((input, partition, held, known));
             }
         }
@@ -741,7 +745,7 @@ fn compare_logs(
     for (_, partition, held, known) in found.iter_mut() {
         let last = known.filter(|known| loss::topic_of(&known.topic_id) == held.topic_id).and_then(|known| known.last);
         if let Some(last) = last.filter(|last| last.offset + 1 >= held.first) {
-            records.push(((partition.clone(), last), &mut held.parted));
+            records.push(((partition.clone(), last), &mut held.compared));
         }
     }
     let (asked, answers): (Vec<_>, Vec<_>) = records.into_iter().unzip();
@@ -749,8 +753,8 @@ fn compare_logs(
         return Ok(());
     }
     let group = super::group(&setup.job);
-    let parted = Partitions::new(&setup.kafka, &group, asked.len())?.parted(&asked, KAFKA_TIMEOUT)?;
-    answers.into_iter().zip(parted).for_each(|(answer, parted)| *answer = parted);
+    let compared = Partitions::new(&setup.kafka, &group, asked.len())?.compare(&asked, KAFKA_TIMEOUT)?;
+    answers.into_iter().zip(compared).for_each(|(answer, compared)| *answer = compared);
     Ok(())
 }
 

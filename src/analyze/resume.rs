@@ -1,7 +1,10 @@
 //! Where a partition is read on from: decided from what is stored and from what Kafka holds. Pure.
 
 use super::store::PartitionProgress;
-use crate::loss::{self, Loss};
+use crate::{
+    kafka::partitions::Compared,
+    loss::{self, Loss},
+};
 
 /// What Kafka says of a partition now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,10 +12,12 @@ pub struct Held {
     pub topic_id: String,
     /// First offset that is there.
     pub first: i64,
-    /// Where the next record will stand.
+    /// Where the next committed record will stand: a transaction that is open holds it back.
+    pub stable: i64,
+    /// Where the next record of anybody will stand.
     pub end: i64,
-    /// Set where the log is not the one that was read: where the two part, as far as that is known.
-    pub parted: Option<Option<i64>>,
+    /// Whether the log is the one that was read, where its last record is known and still held.
+    pub compared: Option<Compared>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +51,13 @@ pub fn resume(job: &str, known: &PartitionProgress, held: &Held) -> Resume {
         );
         return lost(&held.topic_id, what, (held.topic_id.clone(), first, first));
     }
-    let is_beyond = next > held.end;
-    if held.parted.is_some() || is_beyond {
-        let parted = held.parted.flatten().unwrap_or(held.end).min(held.end).min(next).max(first);
+    let common = match held.compared {
+        Some(Compared::Same { .. }) => None,
+        Some(Compared::Other { common }) => Some(common),
+        None => (next > held.stable).then_some(None),
+    };
+    if let Some(common) = common {
+        let parted = common.unwrap_or(held.end).min(next).max(first);
         let log_id = loss::next_log(topic_id);
         let what = format!(
             "{topic}-{partition} is not the log that was read: everything before offset {next} was counted, but the \
@@ -65,7 +74,13 @@ pub fn resume(job: &str, known: &PartitionProgress, held: &Held) -> Resume {
         );
         return lost(&first.to_string(), what, (topic_id.clone(), next.max(first), first));
     }
-    Resume::At(PartitionProgress { last: last.filter(|last| last.offset >= first), ..known.clone() })
+    // Behind the last record stood marks of transactions, which have gone with the end of the log.
+    let next_offset = match held.compared {
+        Some(Compared::Same { next: behind }) => next.min(behind),
+        _ => next,
+    };
+    let (replay_offset, last) = (replay.min(next_offset), last.filter(|last| last.offset >= first));
+    Resume::At(PartitionProgress { next_offset, replay_offset, last, ..known.clone() })
 }
 
 #[cfg(test)]
@@ -85,7 +100,11 @@ mod tests {
     }
 
     fn held(first: i64, end: i64) -> Held {
-        Held { topic_id: "id".into(), first, end, parted: None }
+        Held { topic_id: "id".into(), first, stable: end, end, compared: None }
+    }
+
+    fn other(common: Option<i64>) -> Option<Compared> {
+        Some(Compared::Other { common })
     }
 
     #[test]
@@ -93,6 +112,20 @@ mod tests {
         for held in [held(0, 100), held(80, 200)] {
             assert_eq!(resume("job", &known(), &held), Resume::At(known()));
         }
+    }
+
+    /// What stands there now is read, and counts once.
+    #[test]
+    fn marks_that_are_gone_are_no_loss() {
+        for (next, next_offset, replay_offset) in [(99, 99, 80), (100, 100, 80), (140, 100, 80)] {
+            let held = Held { compared: Some(Compared::Same { next }), ..held(0, 99) };
+            let at = PartitionProgress { next_offset, replay_offset, ..known() };
+            assert_eq!(resume("job", &known(), &held), Resume::At(at));
+        }
+        let all_final = PartitionProgress { replay_offset: 100, ..known() };
+        let held = Held { compared: Some(Compared::Same { next: 99 }), ..held(0, 99) };
+        let at = PartitionProgress { next_offset: 99, replay_offset: 99, ..known() };
+        assert_eq!(resume("job", &all_final, &held), Resume::At(at));
     }
 
     #[test]
@@ -104,9 +137,13 @@ mod tests {
             // The offset is beyond the end: nobody knows what below it was counted.
             (held(0, 90), "job:chat/2@100-log1", ("id+1", 90, 80)),
             (held(0, 40), "job:chat/2@100-log1", ("id+1", 40, 40)),
-            (Held { parted: Some(Some(60)), ..held(0, 300) }, "job:chat/2@100-log1", ("id+1", 60, 60)),
-            (Held { parted: Some(Some(95)), ..held(90, 300) }, "job:chat/2@100-log1", ("id+1", 95, 90)),
-            (Held { parted: Some(None), ..held(0, 300) }, "job:chat/2@100-log1", ("id+1", 100, 80)),
+            (Held { compared: other(Some(60)), ..held(0, 300) }, "job:chat/2@100-log1", ("id+1", 60, 60)),
+            (Held { compared: other(Some(95)), ..held(90, 300) }, "job:chat/2@100-log1", ("id+1", 95, 90)),
+            (Held { compared: other(None), ..held(0, 300) }, "job:chat/2@100-log1", ("id+1", 100, 80)),
+            // An open transaction hides what may have been counted.
+            (Held { compared: other(Some(60)), stable: 40, ..held(0, 70) }, "job:chat/2@100-log1", ("id+1", 60, 60)),
+            (Held { compared: other(None), stable: 40, ..held(0, 90) }, "job:chat/2@100-log1", ("id+1", 90, 80)),
+            (Held { stable: 40, ..held(0, 300) }, "job:chat/2@100-log1", ("id+1", 100, 80)),
         ];
         for (held, name, (id, next_offset, replay_offset)) in cases {
             let Resume::Lost(lost) = resume("job", &known(), &held) else { panic!("{held:?}") };

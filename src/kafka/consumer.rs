@@ -11,6 +11,7 @@ use super::{
     client_config,
     complaint::Complaints,
     header::{self, bytes},
+    log_end::log_ends,
     topic::{self, TopicDescription, TopicError},
 };
 use crate::{config::model::Kafka, record::headers::Headers};
@@ -362,6 +363,11 @@ impl Consumer {
         })
     }
 
+    /// Where the next record of anybody will stand, those of open transactions included.
+    pub fn log_end(&self, partition: i32, timeout: Duration) -> Result<i64, ConsumerError> {
+        log_end(&self.client, &self.topic, partition, timeout)
+    }
+
     pub fn describe(&self, timeout: Duration) -> Result<TopicDescription, TopicError> {
         let complaints = &self.client.context().complaints;
         match topic::describe(&self.client, &self.topic, timeout) {
@@ -662,6 +668,18 @@ pub(super) unsafe extern "C" fn on_log(
     // SAFETY: librdkafka gives live texts. Errors that matter arrive by other ways too.
     let (facility, text) = unsafe { (CStr::from_ptr(facility), CStr::from_ptr(text)) };
     tracing::debug!(target: "librdkafka", facility = %facility.to_string_lossy(), "{}", text.to_string_lossy());
+}
+
+/// The end of a partition, records of open transactions included, as the brokers answer now.
+pub(super) fn log_end<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> Result<i64, ConsumerError> {
+    let failed = |code| ConsumerError::Call { call: "the end of the log", code };
+    let ends = log_ends(client, std::iter::once((topic, partition)), timeout).map_err(|code| failed(code.into()))?;
+    ends.first().map(|(.., end)| *end).ok_or_else(|| failed(RDKafkaErrorCode::UnknownPartition))
 }
 
 /// The end of a partition as the last fetch found it; asks nobody.

@@ -5,8 +5,8 @@
 use super::{
     complaint::Complaints,
     consumer::{
-        ConsumerError, LastRecord, Polled, Queue, add_position, check, compare_logs, item, last_known_end, on_log,
-        reading_config,
+        ConsumerError, LastRecord, Polled, Queue, Record, add_position, check, compare_logs, item, last_known_end,
+        log_end, on_log, reading_config,
     },
     log_end::log_ends,
     topic::{self, TopicDescription, TopicError},
@@ -44,6 +44,15 @@ impl ClientContext for Context {}
 pub struct Partition {
     pub topic: Arc<str>,
     pub number: i32,
+}
+
+/// What the brokers say of a log that was read up to a certain record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// The record is there, and the next one for readers of committed records, or their end, stands at `next`.
+    Same { next: i64 },
+    /// It is not: the two logs part at `common`, as far as that is known.
+    Other { common: Option<i64> },
 }
 
 struct Lane {
@@ -131,13 +140,13 @@ impl Partitions {
         Ok(Partitions { lanes: Vec::new(), common, client, buffer: vec![ptr::null_mut(); POLL_RECORDS] })
     }
 
-    /// Of each of these, whether its log is no longer the one that was read up to the given record, and where the two
-    /// part, if that is known. Waits for the brokers as long as `limit`. For a client that is used for nothing else.
-    pub fn parted(
+    /// Of each of these, whether its log is still the one that was read up to the given record; none where the brokers
+    /// do not say. Waits for them as long as `limit`. For a client that is used for nothing else.
+    pub fn compare(
         &mut self,
         records: &[(Partition, LastRecord)],
         limit: Duration,
-    ) -> Result<Vec<Option<Option<i64>>>, ConsumerError> {
+    ) -> Result<Vec<Option<Compared>>, ConsumerError> {
         let mut list = TopicPartitionList::with_capacity(records.len());
         for (Partition { topic, number }, last) in records {
             add_position(&mut list, topic, *number, last.offset + 1, Some(last.leader_epoch));
@@ -147,7 +156,7 @@ impl Partitions {
         let known = records.iter().map(|(at, last)| (&*at.topic, at.number, last.offset + 1, last.leader_epoch));
         compare_logs(&self.client, known)?;
         // The first thing that comes of a partition tells: nothing is fetched before its log was compared.
-        let mut told: Vec<Option<Option<Option<i64>>>> = vec![None; records.len()];
+        let mut told: Vec<Option<Option<Compared>>> = vec![None; records.len()];
         let begun = Instant::now();
         while told.contains(&None) {
             if begun.elapsed() > limit {
@@ -164,8 +173,11 @@ impl Partitions {
                 let Some(told) = records.iter().position(is_it).map(|index| &mut told[index]) else { continue };
                 // SAFETY: the message is live.
                 match unsafe { item(message.0) } {
-                    Polled::Diverged { common, .. } => *told = Some(Some(common)),
-                    Polled::Record(_) | Polled::End { .. } | Polled::OutOfRange { .. } => {
+                    Polled::Diverged { common, .. } => *told = Some(Some(Compared::Other { common })),
+                    Polled::Record(Record { offset: next, .. }) | Polled::End { offset: next, .. } => {
+                        told.get_or_insert(Some(Compared::Same { next }));
+                    }
+                    Polled::OutOfRange { .. } => {
                         told.get_or_insert(None);
                     }
                     // Asking on would end in a timeout that does not name the missing right.
@@ -273,7 +285,12 @@ impl Partitions {
         last_known_end(&self.client, topic, *number)
     }
 
-    /// The first offset that a partition still has, and its end.
+    /// Where the log of a partition ends, open transactions included.
+    pub fn log_end(&self, partition: &Partition, timeout: Duration) -> Result<i64, ConsumerError> {
+        log_end(&self.client, &partition.topic, partition.number, timeout)
+    }
+
+    /// The first offset that a partition still has, and the end of its committed records.
     pub fn extent(&self, partition: &Partition, timeout: Duration) -> Result<(i64, i64), ConsumerError> {
         self.client.fetch_watermarks(&partition.topic, partition.number, timeout).map_err(|error| ConsumerError::Call {
             call: "the first and last offsets",

@@ -54,10 +54,12 @@ pub fn ledgers(table: &LandTable) -> Result<BTreeMap<i32, PartitionLedger>, Lake
 
 /// Why a partition cannot be gone on with, given what Kafka holds of it now.
 pub fn loss(topic: &str, partition: i32, progress: &Progress, topic_id: &str, low: i64, high: i64) -> Option<Loss> {
-    let held = Held { topic_id: topic_id.to_owned(), low, high };
+    let held = Held { topic_id: topic_id.to_owned(), low, stable: high, high };
+    // Behind the last record stood marks of transactions.
+    let is_short = progress.next > high && progress.last.is_none_or(|last| last.offset >= high);
     match resume(topic, partition, Some(progress), &held) {
         // Where exactly the logs part is known to nobody but the brokers.
-        Resume::At(_) if progress.next > high => Some(diverged(topic, partition, progress, None, high).loss),
+        Resume::At(_) if is_short => Some(diverged(topic, partition, progress, None, high).loss),
         Resume::At(_) => None,
         Resume::Lost(lost) => Some(lost.loss),
     }

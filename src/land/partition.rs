@@ -141,8 +141,12 @@ impl Open {
             }
         };
         let description = consumer.describe(KAFKA_TIMEOUT).map_err(ConsumerError::from)?;
-        let (low, high) = consumer.watermarks(partition, KAFKA_TIMEOUT)?;
-        let held = Held { topic_id: description.id.to_string(), low, high };
+        let (low, stable) = consumer.watermarks(partition, KAFKA_TIMEOUT)?;
+        let high = match store.progress() {
+            Some(progress) if progress.next > stable => consumer.log_end(partition, KAFKA_TIMEOUT)?,
+            _ => stable,
+        };
+        let held = Held { topic_id: description.id.to_string(), low, stable, high };
         let (start, lost) = match resume(&table.topic, partition, store.progress(), &held) {
             Resume::At(start) => (start, None),
             Resume::Lost(lost) if accepted.holds(&lost.loss) => (lost.accepted.clone(), Some(lost)),
@@ -171,18 +175,23 @@ impl Open {
         Ok(open)
     }
 
-    /// Goes on where the loss says, and stores that at once, so that the next start need not ask again. What follows
-    /// is to be read by opening it anew.
+    /// Goes on where the loss says.
     pub fn accept(&mut self, lost: &Lost) -> Result<(), LakeError> {
         let Lost { loss, accepted } = lost;
         tracing::warn!(offset = accepted.offset, loss = loss.name, "this loss was accepted: {}", loss.what);
-        let before = self.store.progress().cloned().unwrap_or_default();
-        self.log_id = accepted.log_id.clone();
-        self.generation = accepted.generation;
-        self.position = accepted.offset;
         self.last = None;
-        let losses = [before.losses.as_slice(), &[lost.note(&before)]].concat();
-        self.append(accepted.offset, Vec::new(), losses)?;
+        self.begin_at(accepted)
+    }
+
+    /// Goes on elsewhere, and stores that at once, so that the next start need not ask again. What follows is to be
+    /// read by opening it anew.
+    pub fn begin_at(&mut self, start: &Start) -> Result<(), LakeError> {
+        let before = self.store.progress().cloned().unwrap_or_default();
+        self.log_id = start.log_id.clone();
+        self.generation = start.generation;
+        self.position = start.offset;
+        let losses = [before.losses.as_slice(), &[start.note(&before)]].concat();
+        self.append(start.offset, Vec::new(), losses)?;
         self.store.publish()
     }
 

@@ -12,7 +12,9 @@ pub struct Held {
     pub topic_id: String,
     /// First offset that is there.
     pub low: i64,
-    /// Where the next record will stand.
+    /// Where the next committed record will stand: a transaction that is open holds it back.
+    pub stable: i64,
+    /// Where the next record of anybody will stand.
     pub high: i64,
 }
 
@@ -44,12 +46,21 @@ pub struct Lost {
     pub accepted: Start,
 }
 
-impl Lost {
-    /// What the ledger keeps of it; `progress` is that before.
+impl Start {
+    /// What the ledger keeps of the loss after which reading begins here; `progress` is that before.
     pub fn note(&self, progress: &Progress) -> AcceptedLoss {
-        let Start { log_id, generation, offset, .. } = &self.accepted;
+        let Start { log_id, generation, offset, .. } = self;
         AcceptedLoss { topic_id: log_id.clone(), next: progress.next, offset: *offset, generation: *generation }
     }
+}
+
+/// What the end of a log is gone with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// Marks of transactions, which stood behind the last record: all that has landed is there, and nothing that is
+    /// there was passed over.
+    Marks(Start),
+    Records(Box<Lost>),
 }
 
 fn plain(log_id: String, generation: u32, offset: i64) -> Start {
@@ -90,18 +101,28 @@ pub fn resume(topic: &str, partition: i32, progress: Option<&Progress>, held: &H
             leader_epoch: Some(leader_epoch),
             ..plain(log_id, progress.generation, next)
         }),
-        _ if next > held.high => Resume::Lost(Box::new(diverged(topic, partition, progress, None, held.high))),
+        _ if next > held.stable => Resume::Lost(Box::new(diverged(topic, partition, progress, None, held.high))),
         _ => Resume::At(plain(log_id, progress.generation, next)),
     }
 }
 
+/// The log that was read ends at `common`, before the position, and what came afterwards stands where the rest was.
+pub fn cut(topic: &str, partition: i32, progress: &Progress, common: i64) -> Cut {
+    if progress.last.is_none_or(|last| last.offset >= common) {
+        return Cut::Records(Box::new(diverged(topic, partition, progress, Some(common), common)));
+    }
+    let log_id = loss::next_log(&progress.topic_id);
+    Cut::Marks(plain(log_id, progress.generation + 1, common.min(progress.next)))
+}
+
 /// The log that was read ends before the position: brokers have lost records, and those that came afterwards stand
 /// where they were. It is the one that was read up to `common`, where Kafka could say that; `high` is where the next
-/// record will stand.
+/// record will stand, those of open transactions included: such a one has hidden what lies behind it, and what it hid
+/// may have landed.
 pub fn diverged(topic: &str, partition: i32, progress: &Progress, common: Option<i64>, high: i64) -> Lost {
     let next = progress.next;
     // Where nobody knows which of the records below its end have landed, none of them is landed again.
-    let offset = common.unwrap_or(high).min(high).min(next);
+    let offset = common.unwrap_or(high).min(next);
     let unknown = match common {
         Some(_) => String::new(),
         None => " (which of those before it have landed cannot be told any more; none of them is landed)".to_owned(),
@@ -126,7 +147,7 @@ mod tests {
     }
 
     fn decide(progress: &Progress, id: &str, low: i64, high: i64) -> Resume {
-        resume("orders", 1, Some(progress), &Held { topic_id: id.into(), low, high })
+        resume("orders", 1, Some(progress), &Held { topic_id: id.into(), low, stable: high, high })
     }
 
     fn at(log_id: &str, generation: u32, offset: i64) -> Start {
@@ -135,7 +156,7 @@ mod tests {
 
     #[test]
     fn goes_on_where_the_ledger_says_while_the_records_are_there() {
-        let held = Held { topic_id: "x".into(), low: 7, high: 9 };
+        let held = Held { topic_id: "x".into(), low: 7, stable: 9, high: 9 };
         assert_eq!(resume("t", 0, None, &held), Resume::At(at("x", 0, 7)));
         for next in [10, 15, 20] {
             assert_eq!(decide(&progress(next, None), "old", 10, 20), Resume::At(at("old+1", 2, next)));
@@ -174,5 +195,29 @@ mod tests {
         // The log has not grown past the position: all that it holds had landed.
         assert_eq!(diverged("orders", 1, &progress(100, None), None, 200).accepted.offset, 100);
         assert_eq!(diverged("orders", 1, &progress(100, None), None, 80).accepted.offset, 80);
+    }
+
+    /// What a transaction hides that is open again is not landed a second time when it ends.
+    #[test]
+    fn an_open_transaction_is_not_the_end_of_the_log() {
+        let known = diverged("orders", 1, &progress(100, Some((99, 4))), Some(60), 40);
+        assert_eq!(known.accepted, at("old+2", 3, 60));
+        for (high, offset) in [(80, 80), (200, 100)] {
+            let held = Held { topic_id: "old".into(), low: 10, stable: 40, high };
+            let Resume::Lost(lost) = resume("orders", 1, Some(&progress(100, None)), &held) else { panic!("{high}") };
+            assert_eq!(lost.accepted, at("old+2", 3, offset));
+        }
+    }
+
+    #[test]
+    fn marks_that_are_gone_are_no_loss() {
+        let read = progress(100, Some((97, 4)));
+        for (common, offset) in [(98, 98), (99, 99), (100, 100)] {
+            assert_eq!(cut("orders", 1, &read, common), Cut::Marks(at("old+2", 3, offset)));
+        }
+        for (read, common) in [(&read, 97), (&read, 5), (&progress(100, None), 98)] {
+            let lost = diverged("orders", 1, read, Some(common), common);
+            assert_eq!(cut("orders", 1, read, common), Cut::Records(Box::new(lost)));
+        }
     }
 }

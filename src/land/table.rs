@@ -13,7 +13,7 @@ use super::{
     member::Member,
     partition::{Cause, Committed, Open, OpenError, Partition},
     report::Report,
-    resume::diverged,
+    resume::{Cut, cut, diverged},
     schema::Schema,
     source::Source,
 };
@@ -309,9 +309,20 @@ impl Table {
     fn part(&mut self, id: i32, common: Option<i64>, consumer: &Consumer) -> Result<(), String> {
         let Some(Partition::Open(open)) = self.partitions.get_mut(&id) else { return Ok(()) };
         let progress = open.store.progress().filter(|_| !open.is_dirty()).cloned();
+        let topic = &self.config.topic;
         let parted = progress.map_or(Ok(()), |progress| {
-            let (_, high) = consumer.watermarks(id, KAFKA_TIMEOUT).map_err(OpenError::from)?;
-            let lost = diverged(&self.config.topic, id, &progress, common, high);
+            let lost = match common.map(|common| cut(topic, id, &progress, common)) {
+                Some(Cut::Marks(start)) => {
+                    let offset = start.offset;
+                    tracing::info!(%topic, partition = id, offset, "the log has lost marks of transactions, and no record");
+                    return Ok(open.begin_at(&start)?);
+                }
+                Some(Cut::Records(lost)) => lost,
+                None => {
+                    let high = consumer.log_end(id, KAFKA_TIMEOUT).map_err(OpenError::from)?;
+                    Box::new(diverged(topic, id, &progress, None, high))
+                }
+            };
             if !self.options.accepted.holds(&lost.loss) {
                 return Err(OpenError::Lost(lost.loss));
             }
@@ -381,9 +392,15 @@ impl Table {
     fn process(&mut self, poll: &Poll<'_>) -> Result<(), Interrupt> {
         let polled = Instant::now();
         let now_micros = now_us();
+        let mut is_answered = false;
         for item in poll.items() {
             match item {
-                Polled::Record(record) => self.record(&record, poll.consumer(), polled, now_micros)?,
+                Polled::Record(record) => {
+                    if !std::mem::replace(&mut is_answered, true) {
+                        self.refusal = None;
+                    }
+                    self.record(&record, poll.consumer(), polled, now_micros)?;
+                }
                 Polled::End { partition, offset } => {
                     self.refusal = None;
                     if let Some(Partition::Open(open)) = self.partitions.get_mut(&partition) {

@@ -11,6 +11,10 @@ use crate::{
     landing::{self, Raw, Table, Writer},
 };
 use headwater::demo::servers::{KafkaOptions, PostgresOptions};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
 use serde_json::json;
 use std::{fs, path::Path};
 
@@ -135,12 +139,8 @@ fn a_landing_stops_where_the_log_is_another_and_lands_no_row_twice() {
     assert_eq!((ids(&grown).len(), ids(&short).len()), (210, 130));
 }
 
-#[test]
-fn a_job_stops_where_the_log_is_another_or_ends_before_its_offset() {
-    let mut own = own();
-    let test = Test::on(&own.servers);
-    let topic = test.topic("chat");
-    create_topic(&test.brokers, &topic, 2, &[]);
+/// The file of a job that counts in windows of two seconds what a topic holds.
+fn counting(test: &Test, topic: &str, partitions: i32) -> String {
     let pg = &test.postgres;
     let config = json!({
         "pipeline": test.prefix,
@@ -149,21 +149,90 @@ fn a_job_stops_where_the_log_is_another_or_ends_before_its_offset() {
         "analyze": {"create_tables": true, "jobs": [{
             "name": "chat", "table": "windows", "retention_days": 36_500, "key_column": "stream_id", "window_duration": "2 s",
             "idle_timeout_ms": 500, "watermark_delay_ms": 1_000,
-            "inputs": [{"name": "chat", "topic": topic, "key": "stream_id", "partitions": 2}],
+            "inputs": [{"name": "chat", "topic": topic, "key": "stream_id", "partitions": partitions}],
             "measures": [{"column": "chat_count", "function": "count"}],
         }]},
         "http": {"listen": null},
     });
-    let file = test.write("chat.yml", &config.to_string()).display().to_string();
-    let write = |partition: i32, count: i64| {
-        let writer = Writer::new(&test.brokers, &topic);
-        let now = chrono::Utc::now().to_rfc3339();
-        for _ in 0..count {
-            let value = json!({"stream_id": format!("s{partition}"), "timestamp": now}).to_string();
-            writer.send(&Raw { partition, value: Some(value.into_bytes()), ..Raw::default() });
+    test.write("chat.yml", &config.to_string()).display().to_string()
+}
+
+/// So many events of now.
+fn say(test: &Test, topic: &str, partition: i32, count: i64) {
+    let writer = Writer::new(&test.brokers, topic);
+    let now = chrono::Utc::now().to_rfc3339();
+    for _ in 0..count {
+        let value = json!({"stream_id": format!("s{partition}"), "timestamp": now}).to_string();
+        writer.send(&Raw { partition, value: Some(value.into_bytes()), ..Raw::default() });
+    }
+    writer.flush();
+}
+
+/// A record of a transaction that is aborted: it and the mark behind it take two offsets.
+fn abort_one(test: &Test, topic: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &test.brokers)
+        .set("transactional.id", topic)
+        .create()
+        .expect("a producer");
+    producer.init_transactions(DEADLINE).expect("transactions");
+    producer.begin_transaction().expect("a transaction");
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(0).payload(b"{}");
+    producer.send(record).map_err(|(error, _)| error).expect("room");
+    producer.flush(DEADLINE).expect("delivery");
+    producer.abort_transaction(DEADLINE).expect("the end of the transaction");
+}
+
+/// Nothing that landed or was counted is gone, and nobody has to accept anything. What comes in the place of the marks
+/// is read, and read once.
+#[test]
+fn marks_of_transactions_that_are_gone_stop_nobody() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let chat = test.topic("chat");
+    let table = Table::orders_by_file(test.dir(), &test.topic("orders"), &landing::orders_schema(&test));
+    let topics = [&chat, &table.topic];
+    topics.iter().for_each(|topic| create_topic(&test.brokers, topic, 1, &[]));
+    let job = counting(&test, &chat, 1);
+    let config = landing::land_config(&test, std::slice::from_ref(&table), &["rotate_ms: 200"]);
+    let land = test.write("land.yml", &config).display().to_string();
+    let catch_up = || {
+        for (stage, file) in [("land", &land), ("analyze", &job)] {
+            let mut run = Run::start(&test, &[stage, "-c", file, "--until-caught-up"]);
+            assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}{}", run.stdout(), run.stderr());
         }
-        writer.flush();
+        (ids(&table), test.db().count("SELECT sum(chat_count) FROM windows WHERE is_final"))
     };
+    write(&test, &table.topic, 0..60);
+    say(&test, &chat, 0, 60);
+    catch_up();
+    own.servers.kafka.stop();
+    let older = Older::of(&own, topics.iter().map(|topic| format!("{topic}-0")).collect());
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &chat);
+    topics.iter().for_each(|topic| abort_one(&test, topic));
+    assert_eq!(end_offsets(&test.brokers, &chat)[&0], 62);
+    assert_eq!(catch_up(), ((0..60).collect(), 60));
+    own.servers.kafka.stop();
+    older.put_back(&own);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &chat);
+    assert_eq!(end_offsets(&test.brokers, &chat)[&0], 60);
+    assert_eq!(catch_up(), ((0..60).collect(), 60), "nothing has come in their place yet");
+    write(&test, &table.topic, 60..70);
+    say(&test, &chat, 0, 10);
+    assert_eq!(catch_up(), ((0..70).collect(), 70));
+    assert_eq!(catch_up(), ((0..70).collect(), 70), "after a restart");
+}
+
+#[test]
+fn a_job_stops_where_the_log_is_another_or_ends_before_its_offset() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let topic = test.topic("chat");
+    create_topic(&test.brokers, &topic, 2, &[]);
+    let file = counting(&test, &topic, 2);
+    let write = |partition: i32, count: i64| say(&test, &topic, partition, count);
     let catch_up = |more: &[&str]| {
         let mut run = Run::start(&test, &[&["analyze", "-c", &file, "--until-caught-up"], more].concat());
         let exit = run.wait(DEADLINE);
