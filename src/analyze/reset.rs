@@ -3,7 +3,8 @@
 //! **Which windows it writes.** Those of which the topics still hold every record. Where a partition has lost its
 //! oldest records, windows that may have held some stay as they are: none is written that begins before the newest of
 //! the first events that are left, and a slack for records out of order. Where nothing is left, no window of the past
-//! is written. `verify` compares windows from the same time on.
+//! is written. `verify` compares windows from the same time on. Where brokers have lost the end of a log that has gone
+//! on since, the lost records may be of any time, and windows that are final stay as they are.
 //!
 //! **Late events** of windows that are written again are forgotten first, and those of the others are not counted
 //! again, for the engine passes over windows before the first one ([`super::window::Engine::write_from`]).
@@ -31,6 +32,7 @@ use crate::{
         reader::{Extent, Next, ReadError, Reader},
         topic::{self, TopicError},
     },
+    loss,
     record::time,
 };
 use clap::Args;
@@ -265,9 +267,21 @@ async fn hold(kafka: &Kafka, job: &Job, plan: Plan, progress: Progress, is_fille
             let known = progress.partitions.iter().find(|known| known.topic == input.topic);
             // Of a job that nothing is known of, topics may have been other ones.
             let is_other = match known {
-                Some(known) => known.topic_id != topic_id,
+                Some(known) => loss::topic_of(&known.topic_id) != topic_id,
                 None => is_filled && progress.partitions.is_empty(),
             };
+            let of_topic = progress.partitions.iter().filter(|known| known.topic == input.topic);
+            let truncated =
+                of_topic.filter(|known| !is_other && known.topic_id != topic_id).map(|known| known.partition);
+            if let Some(partition) = truncated.min() {
+                let from_ms = not_final_from(&plan, &job, &progress, now_ms());
+                held.whole_from_ms = held.whole_from_ms.max(Some(from_ms));
+                held.because.push(format!(
+                    "{}-{partition} was truncated and has grown again: windows that were final then may hold events that \
+                     it lacks now",
+                    input.topic
+                ));
+            }
             let cut: Vec<Extent> = extents.iter().copied().filter(|extent| is_other || extent.first > 0).collect();
             let newest_ms = newest_of_first(&kafka, &plan, number, input, &cut)?;
             let look = Look { job: &job, input, now_ms: now_ms(), is_other, is_compacted: compacted[number] };
@@ -281,7 +295,7 @@ async fn hold(kafka: &Kafka, job: &Job, plan: Plan, progress: Progress, is_fille
                 let same = progress.partitions.iter().find(|known| {
                     known.topic == input.topic
                         && known.partition == partition
-                        && known.topic_id.split('+').next() == Some(&*topic_id)
+                        && loss::topic_of(&known.topic_id) == topic_id
                 });
                 held.partitions.push(PartitionProgress {
                     topic: input.topic.clone(),
@@ -296,6 +310,14 @@ async fn hold(kafka: &Kafka, job: &Job, plan: Plan, progress: Progress, is_fille
         Ok(held)
     };
     tokio::task::spawn_blocking(work).await?
+}
+
+/// The begin of the first window that is not final. Where that is not known, for the job began anew before it had a
+/// watermark, the windows that it was to write then, or else none of the past.
+fn not_final_from(plan: &Plan, job: &Job, progress: &Progress, now_ms: i64) -> i64 {
+    let from_ms = progress.watermark_ms.map(|watermark_ms| plan.not_final_from_ms(watermark_ms));
+    let from_ms = from_ms.max(progress.windows_from_ms);
+    from_ms.unwrap_or_else(|| now_ms.saturating_add(job.max_future_ms))
 }
 
 /// The newest timestamp among each partition's first events; none of a partition that has no event there.

@@ -159,10 +159,13 @@ fn counting(test: &Test, topic: &str, partitions: i32) -> String {
 
 /// So many events of now.
 fn say(test: &Test, topic: &str, partition: i32, count: i64) {
+    say_at(test, topic, partition, count, &chrono::Utc::now().to_rfc3339());
+}
+
+fn say_at(test: &Test, topic: &str, partition: i32, count: i64, at: &str) {
     let writer = Writer::new(&test.brokers, topic);
-    let now = chrono::Utc::now().to_rfc3339();
     for _ in 0..count {
-        let value = json!({"stream_id": format!("s{partition}"), "timestamp": now}).to_string();
+        let value = json!({"stream_id": format!("s{partition}"), "timestamp": at}).to_string();
         writer.send(&Raw { partition, value: Some(value.into_bytes()), ..Raw::default() });
     }
     writer.flush();
@@ -223,6 +226,55 @@ fn marks_of_transactions_that_are_gone_stop_nobody() {
     say(&test, &chat, 0, 10);
     assert_eq!(catch_up(), ((0..70).collect(), 70));
     assert_eq!(catch_up(), ((0..70).collect(), 70), "after a restart");
+}
+
+/// A window of which the log has lost a part after it was final is not written again from the rest.
+#[test]
+fn a_job_that_begins_anew_after_its_log_was_truncated_keeps_its_final_windows() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let topic = test.topic("chat");
+    create_topic(&test.brokers, &topic, 1, &[]);
+    let file = counting(&test, &topic, 1);
+    let run = |arguments: &[&str]| {
+        let mut run = Run::start(&test, arguments);
+        (run.wait(DEADLINE), run.stdout() + &run.stderr())
+    };
+    let catch_up = ["analyze", "-c", &file, "--until-caught-up"];
+    let [noon, two, three] = ["12:00", "14:00", "15:00"].map(|time| format!("2025-01-15T{time}:00Z"));
+    let counted = |at: &str| {
+        let count = "SELECT coalesce(sum(chat_count), 0)::bigint FROM windows WHERE is_final AND window_start =";
+        test.db().count(&format!("{count} '{at}'"))
+    };
+    let counts = || [&noon, &two, &three].map(|at| counted(at));
+    say_at(&test, &topic, 0, 1_000, &noon);
+    say_at(&test, &topic, 0, 10, &two);
+    own.servers.kafka.stop();
+    let older = Older::of(&own, vec![format!("{topic}-0")]);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &topic);
+    say_at(&test, &topic, 0, 30, &two);
+    let (exit, told) = run(&catch_up);
+    assert_eq!((exit, counts()), (Exit::Code(0), [1_000, 40, 0]), "{told}");
+    own.servers.kafka.stop();
+    older.put_back(&own);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &topic);
+    say_at(&test, &topic, 0, 50, &three);
+    let (exit, told) = run(&catch_up);
+    assert_eq!(exit, Exit::Code(1), "{told}");
+    let (exit, told) = run(&[&catch_up[..], &["--accept-loss", &losses(&told)]].concat());
+    assert_eq!((exit, counts()), (Exit::Code(0), [1_000, 40, 50]), "{told}");
+    for _ in 0..2 {
+        let (exit, told) = run(&["reset", "-c", &file]);
+        assert_eq!(exit, Exit::Code(0), "{told}");
+        assert!(told.contains(&format!("{topic}-0 was truncated and has grown again")), "{told}");
+        assert!(!told.contains("made anew"), "{told}");
+        assert_eq!((run(&catch_up).0, counts()), (Exit::Code(0), [1_000, 40, 50]));
+    }
+    let four = three.replace("15:", "16:");
+    say_at(&test, &topic, 0, 7, &four);
+    assert_eq!((run(&catch_up).0, counted(&four)), (Exit::Code(0), 7), "what comes later counts");
 }
 
 #[test]

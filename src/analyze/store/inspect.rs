@@ -4,6 +4,7 @@ use super::{
     Output, PartitionProgress, StoreError, check_encoding, leader,
     lock::{self, Holder},
     migrate, roles, search_path, table,
+    wire::Timestamp,
 };
 use crate::{config::model::Postgres, postgres::pool::Pool};
 use deadpool_postgres::Object;
@@ -38,6 +39,10 @@ pub struct Progress {
     pub partitions: Vec<PartitionProgress>,
     /// What the windows under way were made of.
     pub declaration: Option<String>,
+    /// Every window that ends by then is final.
+    pub watermark_ms: Option<i64>,
+    /// Since it last began anew, it writes no window that begins earlier.
+    pub windows_from_ms: Option<i64>,
     /// Who leads now.
     pub holder: Option<Holder>,
 }
@@ -77,10 +82,14 @@ impl Inspector {
     /// Of a job, once the migrations are applied.
     pub async fn progress(&self, job: &str) -> Result<Progress, StoreError> {
         let client: &Client = &self.client;
-        let row = client.query_opt("SELECT declaration FROM analyze_jobs WHERE job = $1", &[&job]).await?;
+        let question = "SELECT declaration, watermark, windows_from FROM analyze_jobs WHERE job = $1";
+        let row = client.query_opt(question, &[&job]).await?;
+        let time = |index| Some(row.as_ref()?.get::<_, Option<Timestamp>>(index)?.0);
         Ok(Progress {
             partitions: leader::partitions(client, job).await?,
-            declaration: row.and_then(|row| row.get(0)),
+            declaration: row.as_ref().and_then(|row| row.get(0)),
+            watermark_ms: time(1),
+            windows_from_ms: time(2),
             holder: lock::holder(client, job).await?,
         })
     }

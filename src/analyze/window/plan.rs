@@ -102,6 +102,11 @@ impl Plan {
         self.layout.fields(input)
     }
 
+    /// The begin of the first window that a watermark has not made final.
+    pub fn not_final_from_ms(&self, watermark_ms: i64) -> i64 {
+        self.grid.start_ms(self.grid.last_final(watermark_ms) + 1)
+    }
+
     pub fn declaration(&self) -> &Declaration {
         &self.declaration
     }
