@@ -1,7 +1,7 @@
 //! The harness tests itself, for what stands on it can be no better.
 
 use crate::harness::{
-    DEADLINE, Db, PrivateServers, Proxy, Run, Test, eventually, kafka, lake,
+    DEADLINE, Db, Patience, PrivateServers, Proxy, Run, Test, eventually, kafka, lake,
     proxy::Direction,
     run::{Exit, http_address, http_get},
 };
@@ -15,7 +15,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 #[test]
@@ -133,9 +133,9 @@ fn a_silenced_direction_holds_its_bytes_back() {
     proxy.silence(Direction::ToServer);
     proxy.restore();
     proxy.delay(50);
-    let asked = Instant::now();
+    let asked = Patience::new(Duration::from_secs(5));
     let _ = echo(b'd');
-    assert!(asked.elapsed() < Duration::from_secs(5));
+    asked.assert_in_time();
 }
 
 #[test]

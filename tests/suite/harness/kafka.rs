@@ -1,6 +1,6 @@
 //! Topics as a test sees them: made, written with plain messages, read from end to end.
 
-use super::{DEADLINE, block_on, eventually_some};
+use super::{DEADLINE, Patience, block_on, eventually_some};
 use headwater::kafka::admin::{TopicSpec, ensure_topics};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use std::{
     collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,9 +97,11 @@ pub fn read_topic(brokers: &str, topic: &str, read_committed: bool) -> Vec<Messa
     consumer.assign(&assignment).expect("the assignment");
     let mut open: HashSet<i32> = partitions.into_iter().collect();
     let mut messages = Vec::new();
-    let deadline = Instant::now() + DEADLINE;
+    let patience = Patience::new(DEADLINE);
+    // A busy broker is away for a moment; the client goes on by itself.
+    let mut trouble = None;
     while !open.is_empty() {
-        assert!(Instant::now() < deadline, "{topic} could not be read to its end");
+        assert!(patience.left().is_some(), "{topic} could not be read to its end: {trouble:?}");
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Ok(message)) => messages.push(Message {
@@ -115,7 +117,7 @@ pub fn read_topic(brokers: &str, topic: &str, read_committed: bool) -> Vec<Messa
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 open.remove(&partition);
             }
-            Some(Err(error)) => panic!("reading {topic}: {error}"),
+            Some(Err(error)) => trouble = Some(error),
         }
     }
     messages.sort_by_key(|message| (message.partition, message.offset));
@@ -158,8 +160,10 @@ fn consumer(brokers: &str, isolation: &str) -> BaseConsumer {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
-    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("metadata");
-    let found = &metadata.topics()[0];
-    assert!(found.error().is_none(), "{topic}: {:?}", found.error());
-    found.partitions().iter().map(|partition| partition.id()).collect()
+    // One that was just made is not known to all at once.
+    eventually_some(DEADLINE, &format!("the partitions of {topic}"), || {
+        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).ok()?;
+        let found = metadata.topics().first().filter(|found| found.error().is_none())?;
+        Some(found.partitions().iter().map(|partition| partition.id()).collect())
+    })
 }

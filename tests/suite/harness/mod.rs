@@ -31,6 +31,42 @@ use std::{
 /// Long enough for a slow machine; no passing test waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A limit that stretches with what else the machine has to do: it holds for a machine that does nothing else.
+pub struct Patience {
+    begun: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    pub fn new(limit: Duration) -> Self {
+        Patience { begun: Instant::now(), limit }
+    }
+
+    /// What is left until it is worth looking again; none where the limit is over.
+    pub fn left(&self) -> Option<Duration> {
+        let elapsed = self.begun.elapsed();
+        self.limit.checked_sub(elapsed).or_else(|| self.limit.mul_f64(crowd()).checked_sub(elapsed))
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Fails the test where the limit is over.
+    #[track_caller]
+    pub fn assert_in_time(&self) {
+        assert!(self.left().is_some(), "{:?} instead of {:?}", self.begun.elapsed(), self.limit);
+    }
+}
+
+/// How many threads want each core, from 1 on a quiet machine to 8.
+fn crowd() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let runnable: f64 = text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(1.0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (runnable / cores as f64).clamp(1.0, 8.0)
+}
+
 /// Polls `condition` until it holds. Fails the test after `limit`, naming `what` never came.
 #[track_caller]
 pub fn eventually(limit: Duration, what: &str, condition: impl FnMut() -> bool) {
@@ -41,13 +77,13 @@ pub fn eventually(limit: Duration, what: &str, condition: impl FnMut() -> bool) 
 /// Polls `probe` until it gives something.
 #[track_caller]
 pub fn eventually_some<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
+    let patience = Patience::new(limit);
     let mut pause = Duration::from_millis(2);
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        assert!(patience.left().is_some(), "waited {:?} in vain: {what}", patience.begun.elapsed());
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }

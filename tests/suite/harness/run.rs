@@ -1,6 +1,6 @@
 //! The built binary as a child process.
 
-use super::{DEADLINE, Test, eventually_some};
+use super::{DEADLINE, Patience, Test, eventually_some};
 use headwater::demo::servers::{Lifetime, process};
 use std::{
     fs::File,
@@ -125,8 +125,12 @@ impl Run {
     /// Waits for the end; fails the test when it does not come within `limit`.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> Exit {
-        let Some(status) = process::wait(&mut self.child, limit) else {
-            panic!("{} still runs after {limit:?}", self.title)
+        let patience = Patience::new(limit);
+        let status = loop {
+            let Some(left) = patience.left() else { panic!("{} still runs after {limit:?}", self.title) };
+            if let Some(status) = process::wait(&mut self.child, left) {
+                break status;
+            }
         };
         status.code().map_or_else(|| Exit::Signal(status.signal().unwrap_or(0)), Exit::Code)
     }
