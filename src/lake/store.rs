@@ -5,10 +5,11 @@ use super::{
     ledger::{LedgerFile, Progress, Root},
     ledger_file::Ledger,
     lock::{self, Attempt, Holder, Lock},
+    reader::FileName,
 };
 use crate::failpoint;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
@@ -40,6 +41,28 @@ impl Location {
     }
 }
 
+/// The partitions that have files in a table, found by one walk over it when it is first asked: a walk for each new
+/// partition of hundreds would read a large lake hundreds of times. Good for as long as no ledger is taken away.
+#[derive(Default)]
+pub struct Walk {
+    /// A file of each partition, by its prefix.
+    found: Option<HashMap<String, PathBuf>>,
+}
+
+impl Walk {
+    /// A file of the partition in the table or its dead letters, if there is one.
+    fn file_of(&mut self, location: &Location) -> Result<Option<&PathBuf>, LakeError> {
+        if self.found.is_none() {
+            let mut found = HashMap::new();
+            for root in [&location.table, &location.dead_letters] {
+                walk(root, &mut found)?;
+            }
+            self.found = Some(found);
+        }
+        Ok(self.found.as_ref().and_then(|found| found.get(&location.file_prefix)))
+    }
+}
+
 pub enum Opened {
     Ready(Box<Store>),
     Busy(Option<Holder>),
@@ -56,7 +79,7 @@ pub struct Store {
 
 impl Store {
     /// Takes the lock, recovers the ledger, rolls the last commit forward, and empties staging.
-    pub fn open(location: Location) -> Result<Opened, LakeError> {
+    pub fn open(location: Location, walk: &mut Walk) -> Result<Opened, LakeError> {
         directory::create_synced(&location.directory)?;
         let lock = match lock::acquire(&location.directory)? {
             Attempt::Held(lock) => lock,
@@ -69,12 +92,10 @@ impl Store {
         directory::check_same_file_system(&staging, &location.table)?;
         directory::check_same_file_system(&staging, &location.dead_letters)?;
         let (ledger, pending) = Ledger::open(&location.directory)?;
-        if ledger.progress().is_none() {
-            for root in [&location.table, &location.dead_letters] {
-                if let Some(file) = foreign_file(root, &location.file_prefix)? {
-                    return Err(LakeError::ForeignFiles { ledger: ledger.path().to_owned(), file });
-                }
-            }
+        if ledger.progress().is_none()
+            && let Some(file) = walk.file_of(&location)?
+        {
+            return Err(LakeError::ForeignFiles { ledger: ledger.path().to_owned(), file: file.clone() });
         }
         let mut store = Store { location, staging, ledger, pending, _lock: lock };
         if !store.pending.is_empty() {
@@ -175,38 +196,17 @@ impl Store {
     }
 }
 
-/// A file of this partition in the table, where there is one.
-fn foreign_file(root: &Path, prefix: &str) -> Result<Option<PathBuf>, LakeError> {
-    let failed = LakeError::io("list", root);
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) => return Err(failed(error)),
-    };
+/// Notes a file of each partition whose files stand in the dates of `root`.
+fn walk(root: &Path, found: &mut HashMap<String, PathBuf>) -> Result<(), LakeError> {
+    let entries = fs::read_dir(root).map_err(LakeError::io("list", root))?;
     for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("date=")) {
         for file in fs::read_dir(entry.path()).map_err(LakeError::io("list", entry.path()))?.flatten() {
-            let name = file.file_name();
-            if name.to_str().and_then(|name| name.strip_prefix(prefix)).is_some_and(is_range) {
-                return Ok(Some(file.path()));
+            if let Some(name) = file.file_name().to_str().and_then(FileName::parse) {
+                found.entry(format!("part-{}-{}-", name.topic, name.partition)).or_insert_with(|| file.path());
             }
         }
     }
-    Ok(None)
-}
-
-/// Whether what follows the prefix is `<first>-<last>-[m]<n>[-r<generation>].parquet`, and so not a file
-/// of a topic whose name only begins alike.
-fn is_range(rest: &str) -> bool {
-    let Some(rest) = rest.strip_suffix(".parquet") else { return false };
-    let parts: Vec<&str> = rest.split('-').collect();
-    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let count = |part: &str| number(part.strip_prefix('m').unwrap_or(part));
-    match parts.as_slice() {
-        [first, last, n] => number(first) && number(last) && count(n),
-        [first, last, n, generation] => {
-            number(first) && number(last) && count(n) && generation.strip_prefix('r').is_some_and(number)
-        }
-        _ => false,
-    }
+    Ok(())
 }
 
 fn file_crc32c(path: &Path) -> Result<u32, LakeError> {

@@ -11,7 +11,7 @@ use crate::{
     lake::{
         LakeError,
         ledger::{AcceptedLoss, LedgerFile, Progress},
-        store::{Location, Opened, Store},
+        store::{Location, Opened, Store, Walk},
         upkeep::Place,
     },
     loss::{self, Accepted, Loss},
@@ -130,16 +130,26 @@ pub fn location(table: &LandTable, partition: i32) -> Location {
     }
 }
 
+/// Takes the partition's lock and recovers its ledger; asks no broker.
+pub fn lock(table: &LandTable, partition: i32, walk: &mut Walk) -> Result<Store, OpenError> {
+    match Store::open(location(table, partition), walk)? {
+        Opened::Ready(store) => Ok(*store),
+        Opened::Busy(holder) => {
+            let holder = holder.map_or("another process".to_owned(), |holder| holder.to_string());
+            Err(OpenError::Locked(format!("partition {partition} of {} is held by {holder}", table.topic)))
+        }
+    }
+}
+
 impl Open {
-    /// Takes the lock, recovers the ledger, and decides where to read on.
-    pub fn new(table: &LandTable, partition: i32, consumer: &Consumer, accepted: &Accepted) -> Result<Self, OpenError> {
-        let store = match Store::open(location(table, partition))? {
-            Opened::Ready(store) => *store,
-            Opened::Busy(holder) => {
-                let holder = holder.map_or("another process".to_owned(), |holder| holder.to_string());
-                return Err(OpenError::Locked(format!("partition {partition} of {} is held by {holder}", table.topic)));
-            }
-        };
+    /// Decides where to read on with a partition's store.
+    pub fn new(
+        table: &LandTable,
+        partition: i32,
+        store: Store,
+        consumer: &Consumer,
+        accepted: &Accepted,
+    ) -> Result<Self, OpenError> {
         let description = consumer.describe(KAFKA_TIMEOUT).map_err(ConsumerError::from)?;
         let (low, stable) = consumer.watermarks(partition, KAFKA_TIMEOUT)?;
         let high = match store.progress() {

@@ -11,7 +11,7 @@ use super::{
     columns,
     decode::{Decoder, Plan},
     member::Member,
-    partition::{Cause, Committed, Open, OpenError, Partition},
+    partition::{self, Cause, Committed, Open, OpenError, Partition},
     report::Report,
     resume::{Cut, cut, diverged},
     schema::Schema,
@@ -25,6 +25,7 @@ use crate::{
         consumer::{Consumer, ConsumerError, Poll, Polled, Position, Rebalance, Record, damaged},
         replay,
     },
+    lake::store::Walk,
     loss::{self, Loss},
     metrics,
     stage::{Context, Summary},
@@ -40,6 +41,8 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often at most the topic's id is asked for, while commits are frequent.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long partitions are opened before the consumer is polled again: each takes syncs and questions to the brokers.
+const OPEN_SLICE: Duration = Duration::from_millis(500);
 const RECREATE_PAUSE_MS: u64 = 1_000;
 /// Past this an Arrow text column would come near its 2 GiB.
 const BATCH_BYTES_LIMIT: u64 = 1 << 30;
@@ -59,6 +62,12 @@ pub struct Table {
     layout: Layout,
     decoder: Decoder,
     partitions: BTreeMap<i32, Partition>,
+    /// Whether what is open is not all read: reading has stopped, or some were opened since it began.
+    is_unread: bool,
+    /// What was found lost since the assignment. It is reported at once, so that it can be accepted at once.
+    lost: Vec<Loss>,
+    /// Which partitions have files, as of the last assignment.
+    walk: Walk,
     report: Report,
     /// Failures in a row of each partition, until its next commit: how many, and the last one.
     failures: BTreeMap<i32, (u32, String)>,
@@ -133,6 +142,9 @@ impl Table {
             schema,
             layout,
             partitions: BTreeMap::new(),
+            is_unread: false,
+            lost: Vec::new(),
+            walk: Walk::default(),
             report,
             failures: BTreeMap::new(),
             topic_checked: None,
@@ -255,6 +267,8 @@ impl Table {
             // What is open is thrown away with its staged files and its lock: the next owner, who may
             // be ourselves, reads it again.
             self.failures.clear();
+            self.is_unread = false;
+            self.lost.clear();
             for (_, partition) in std::mem::take(&mut self.partitions) {
                 if let Partition::Open(open) = partition {
                     let _ = open.store.empty_staging();
@@ -263,6 +277,7 @@ impl Table {
             if let Rebalance::Assigned(found) = rebalance {
                 self.refusal = None;
                 tracing::info!(topic = %self.config.topic, partitions = ?found, "partitions assigned");
+                self.walk = Walk::default();
                 self.partitions = found.iter().map(|id| (*id, Partition::new())).collect();
                 // It waits no more: from here on its silence would mean something.
                 if !found.is_empty() {
@@ -272,33 +287,60 @@ impl Table {
         }
     }
 
-    /// Opens the partitions whose time has come, and reads from all that are open.
+    /// Opens partitions whose time has come, as many as a slice of time allows, and reads from all that are open.
+    ///
+    /// If there are several, nothing is read until they have had their turn: a broker answers a connection in order,
+    /// and each question would stand behind a fetch that waits for records.
     fn open_parked(&mut self, consumer: &Consumer) -> Result<(), String> {
         let now = Instant::now();
-        let mut opened = false;
-        let due: Vec<i32> = self
-            .partitions
-            .iter()
-            .filter(|(_, partition)| matches!(partition, Partition::Parked { until, .. } if *until <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        // All of them, so that they can be accepted together.
-        let mut lost: Vec<Loss> = Vec::new();
-        for id in due {
-            match Open::new(&self.config, id, consumer, &self.options.accepted) {
+        let until = |partition: &Partition| match partition {
+            Partition::Parked { until, .. } if *until <= now => Some(*until),
+            _ => None,
+        };
+        // The one that has waited longest comes first, so that slow failures do not keep the others from their turn.
+        let mut due: Vec<(Instant, i32)> =
+            self.partitions.iter().filter_map(|(id, partition)| Some((until(partition)?, *id))).collect();
+        due.sort_unstable();
+        let several = due.len() > 1;
+        let mut due = due.into_iter().map(|(_, id)| id);
+        while now.elapsed() < OPEN_SLICE
+            && let Some(id) = due.next()
+        {
+            let store = match partition::lock(&self.config, id, &mut self.walk) {
+                Ok(store) => store,
+                Err(error) => {
+                    self.fail(id, error);
+                    continue;
+                }
+            };
+            if several && !self.is_unread {
+                // A group that is about to tell us something else refuses it; then nothing is read either.
+                let _ = consumer.assign(&[]);
+                self.is_unread = true;
+            }
+            match Open::new(&self.config, id, store, consumer, &self.options.accepted) {
                 Ok(open) => {
-                    opened = true;
+                    self.is_unread = true;
                     self.topic_checked = Some(Instant::now());
                     self.partitions.insert(id, Partition::Open(Box::new(open)));
                 }
-                Err(OpenError::Lost(loss)) => lost.push(loss),
+                Err(OpenError::Lost(loss)) => {
+                    self.partitions.insert(id, Partition::Stopped(loss.what.clone()));
+                    self.lost.push(loss);
+                }
                 Err(error) => self.fail(id, error),
             }
         }
-        if !lost.is_empty() {
-            return Err(loss::told("land", &lost));
+        // What has failed before, and may again, keeps nobody waiting.
+        let is_first =
+            |id| matches!(self.partitions.get(&id), Some(Partition::Parked { cause: Cause::New | Cause::Lock(_), .. }));
+        if due.any(is_first) {
+            return Ok(());
         }
-        if opened {
+        if !self.lost.is_empty() {
+            return Err(loss::told("land", &self.lost));
+        }
+        if self.is_unread {
             self.read_from_open(consumer);
         }
         Ok(())
@@ -355,6 +397,7 @@ impl Table {
 
     /// Tells the consumer to read what is open, each from its position.
     fn read_from_open(&mut self, consumer: &Consumer) {
+        self.is_unread = false;
         let is_read = !self.hold.is_long;
         let positions: Vec<_> = self.open().filter(|_| is_read).map(|(id, open)| open.read_from(*id)).collect();
         if let Err(error) = consumer.assign(&positions) {

@@ -126,7 +126,9 @@ async fn pooled(config: &Postgres, settings: String) -> PostgresError {
     let pooler = match connect_with(&console, APPLICATION, "").await {
         Ok(client) => pins::version(&client).await,
         Err(PostgresError::Pooled { pooler, .. }) => Some(pooler),
-        Err(PostgresError::Refused { source, .. }) if chain(&source).contains("not allowed") => {
+        Err(PostgresError::Refused { source, .. } | PostgresError::Unreachable { source, .. })
+            if chain(&source).contains("not allowed") =>
+        {
             Some("PgBouncer".to_owned())
         }
         Err(_) => None,

@@ -458,3 +458,73 @@ fn what_hides_or_leaves_out_rows_is_refused() {
         assert!(committed(&test, &test.topic(table)).is_empty(), "rows of {table}, of which some are missing");
     }
 }
+
+/// A parent's key does not hold for its children: the same key may stand in both.
+#[test]
+fn rows_of_a_parent_and_its_child_with_one_key_are_not_torn_apart() {
+    let test = Test::new();
+    let db = test.db();
+    db.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT '2025-01-15', place text);
+         CREATE TABLE child () INHERITS (parent);
+         INSERT INTO parent (id, place) SELECT n, 'parent' FROM generate_series(1, 60) n;
+         INSERT INTO child (id, place) SELECT n, 'child' FROM generate_series(1, 60) n",
+    );
+    let tables = json!([{"table": "parent", "topic": test.topic("parent"), "watermark": "at"}]);
+    let keys = json!({"chunk_rows": 3, "max_transaction_rows": 3});
+    let file = write(&test, "capture.yml", &config(&test, keys, tables));
+    catch_up(&test, &file, &[]);
+    assert_eq!(committed(&test, &test.topic("parent")).len(), 120);
+    db.execute("UPDATE child SET at = now() WHERE id % 2 = 0; UPDATE ONLY parent SET at = now() WHERE id % 3 = 0");
+    catch_up(&test, &file, &[]);
+    assert_eq!(committed(&test, &test.topic("parent")).len(), 120 + 30 + 20);
+    let report = verified(&file);
+    assert!(report.ok, "{report}");
+}
+
+#[test]
+fn columns_whose_long_names_differ_in_the_last_byte_are_two() {
+    let test = Test::new();
+    let db = test.db();
+    let name = |last: char| format!("{}{last}", "n".repeat(62));
+    db.execute(&format!(
+        "CREATE TABLE long ({a} int PRIMARY KEY, {b} timestamptz NOT NULL, {c} text);
+         INSERT INTO long SELECT n, '2025-01-15', 'row ' || n FROM generate_series(1, 10) n",
+        a = name('a'),
+        b = name('b'),
+        c = name('c'),
+    ));
+    let tables = json!([{"table": "long", "topic": test.topic("long"), "watermark": name('b')}]);
+    let file = write(&test, "capture.yml", &config(&test, json!({"chunk_rows": 2}), tables));
+    catch_up(&test, &file, &[]);
+    db.execute(&format!("UPDATE long SET {} = now() WHERE {} = 7", name('b'), name('a')));
+    catch_up(&test, &file, &[]);
+    let messages = committed(&test, &test.topic("long"));
+    assert_eq!(messages.len(), 11);
+    let row = messages.last().expect("a row").json();
+    assert_eq!((&row[name('a')], &row[name('c')]), (&json!(7), &json!("row 7")), "{row}");
+    assert!(row[name('b')].is_string(), "{row}");
+    assert!(verified(&file).ok);
+}
+
+#[test]
+fn a_database_of_bytes_in_no_encoding_is_refused() {
+    let mut test = Test::new();
+    let name = format!("{}_ascii", test.postgres.db);
+    test.db().execute(&format!(
+        "CREATE DATABASE \"{name}\" ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    ));
+    test.postgres.db = name;
+    test.db().execute(
+        r"CREATE TABLE bytes (id int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), name text);
+         INSERT INTO bytes VALUES (1, now(), E'\xff'), (2, now(), 'good')",
+    );
+    let tables = json!([{"table": "bytes", "topic": test.topic("bytes"), "watermark": "at"}]);
+    let file = write(&test, "capture.yml", &config(&test, json!({}), tables));
+    let mut run = start(&test, &file, &["--until-caught-up"], &[]);
+    assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}", said(&run));
+    assert!(said(&run).contains("SQL_ASCII") && said(&run).contains("ENCODING 'UTF8'"), "{}", said(&run));
+    let found = doctor(&test, file.to_str().expect("a path"), &[]);
+    assert_eq!(found.exit, Exit::Code(1), "{found}");
+    assert!(found.to_string().contains("SQL_ASCII"), "{found}");
+}
