@@ -99,9 +99,8 @@ impl Landed {
     fn add(&mut self, ledgers: &HashMap<i32, Recovery>, file: TableFile, staged: Option<PathBuf>) {
         let TableFile { path, date, name } = file;
         let progress = ledgers.get(&name.partition).and_then(|ledger| ledger.progress.as_ref());
-        let known = progress.filter(|progress| progress.generation == name.generation);
-        let unknown = || format!("{}#{}", self.topic, name.generation);
-        let topic_id = known.map_or_else(unknown, |progress| progress.topic_id.clone()).into();
+        let known = progress.and_then(|progress| progress.topic_id_of(name.generation));
+        let topic_id = known.map_or_else(|| format!("{}#{}", self.topic, name.generation).into(), Arc::from);
         let day = date.as_deref().and_then(|date| time::date(date.as_bytes()).ok());
         let bytes = fs::metadata(&path).map_or(0, |found| found.len());
         self.files.push(LetterFile { path, staged, name, topic_id, day, bytes });

@@ -60,6 +60,9 @@ pub struct LedgerFile {
 pub struct AcceptedLoss {
     /// Of the topic that was gone on with.
     pub topic_id: String,
+    /// Of the one before, which may be the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id_before: Option<String>,
     /// The offset that was next before.
     pub next: i64,
     /// The offset that was gone on at. In the same topic and generation those between were deleted; in the same topic
@@ -87,6 +90,17 @@ pub struct Progress {
     /// The oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<AcceptedLoss>,
+}
+
+impl Progress {
+    /// The id of the topic whose offsets files of a generation are named by, where the ledger remembers it.
+    pub fn topic_id_of(&self, generation: u32) -> Option<&str> {
+        if generation == self.generation {
+            return Some(&self.topic_id);
+        }
+        let followed = self.losses.iter().find(|loss| loss.generation == generation.saturating_add(1))?;
+        followed.topic_id_before.as_deref()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +261,22 @@ mod tests {
         Progress { topic_id: "id".into(), epoch, next, ..Progress::default() }
     }
 
+    #[test]
+    fn the_ids_of_logs_that_were_lost_are_remembered() {
+        let loss = |before: Option<&str>, topic_id: &str, generation| AcceptedLoss {
+            topic_id: topic_id.to_owned(),
+            topic_id_before: before.map(str::to_owned),
+            next: 9,
+            offset: 5,
+            generation,
+        };
+        // Made again twice, the second time noted by a version that kept no id; truncated, with records deleted after it.
+        let losses =
+            vec![loss(Some("a"), "b", 1), loss(None, "c", 2), loss(Some("c"), "c+1", 3), loss(Some("c+1"), "c+1", 3)];
+        let found = Progress { topic_id: "c+1".into(), generation: 3, losses, ..Progress::default() };
+        assert_eq!([0, 1, 2, 3, 4].map(|of| found.topic_id_of(of)), [Some("a"), None, Some("c"), Some("c+1"), None]);
+    }
+
     fn file(name: &str) -> LedgerFile {
         LedgerFile {
             staged: name.into(),
@@ -366,8 +396,14 @@ mod tests {
     /// As it lies in lakes; fields that are not known are not written, so that an older version reads what it wrote.
     #[test]
     fn the_last_record_and_the_accepted_losses_are_stored_so() {
-        let stored = r#"{"snapshot":{"topic_id":"id+1","generation":1,"epoch":3,"next":30,"last":{"offset":28,"leader_epoch":4},"losses":[{"topic_id":"id+1","next":25,"offset":20,"generation":1}]}}"#;
-        let loss = AcceptedLoss { topic_id: "id+1".into(), next: 25, offset: 20, generation: 1 };
+        let stored = r#"{"snapshot":{"topic_id":"id+1","generation":1,"epoch":3,"next":30,"last":{"offset":28,"leader_epoch":4},"losses":[{"topic_id":"id+1","topic_id_before":"id","next":25,"offset":20,"generation":1}]}}"#;
+        let loss = AcceptedLoss {
+            topic_id: "id+1".into(),
+            topic_id_before: Some("id".into()),
+            next: 25,
+            offset: 20,
+            generation: 1,
+        };
         let progress = Progress {
             topic_id: "id+1".into(),
             generation: 1,

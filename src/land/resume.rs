@@ -50,7 +50,13 @@ impl Start {
     /// What the ledger keeps of the loss after which reading begins here; `progress` is that before.
     pub fn note(&self, progress: &Progress) -> AcceptedLoss {
         let Start { log_id, generation, offset, .. } = self;
-        AcceptedLoss { topic_id: log_id.clone(), next: progress.next, offset: *offset, generation: *generation }
+        AcceptedLoss {
+            topic_id: log_id.clone(),
+            topic_id_before: Some(progress.topic_id.clone()),
+            next: progress.next,
+            offset: *offset,
+            generation: *generation,
+        }
     }
 }
 

@@ -35,7 +35,8 @@ impl PgBouncer {
         let file = test.write(&format!("{name}.ini"), &text);
         // Debian keeps it where only administrators look.
         let programs = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"];
-        let program = programs.into_iter().find(|path| std::path::Path::new(path).exists()).expect("PgBouncer, by make setup");
+        let program =
+            programs.into_iter().find(|path| std::path::Path::new(path).exists()).expect("PgBouncer, by make setup");
         let mut command = Command::new(program);
         // SAFETY: a plain question.
         if unsafe { libc::geteuid() } == 0 {
