@@ -106,12 +106,13 @@ impl Engine {
         let names = [self.tables[index].lock_name.clone()];
         let mut opened = turn.session.begin(&names, RoaringTreemap::new(), &[]).await?;
         turn.sink.sees(opened.log_end);
+        let mut is_read = false;
         if let Some((_, error)) = opened.failed.pop() {
             metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[index].label], 1);
             self.tables[index].fail_load(&error);
         } else {
             match self.read_chunk(turn, index, &opened).await {
-                Ok(()) => self.tables[index].recover_load(),
+                Ok(()) => is_read = true,
                 Err(error) => {
                     let error = self.sort_error(turn, index, error).await?;
                     self.tables[index].fail_load(&error);
@@ -120,7 +121,13 @@ impl Engine {
         }
         turn.session.end().await?;
         turn.sink.commit().await?;
-        self.settle(turn, false).await
+        // What has failed has not recovered before its rows are taken.
+        let has_failed = self.tables[index].load_retry.is_some();
+        self.settle(turn, is_read && has_failed).await?;
+        if is_read {
+            self.tables[index].recover_load();
+        }
+        Ok(())
     }
 
     async fn read_chunk(&mut self, turn: &mut Turn, index: usize, opened: &Opened) -> Result<(), ReadError> {
@@ -140,7 +147,7 @@ impl Engine {
             }
             (None, _) => return Ok(()),
         };
-        let stream = turn.session.copy(&text).await.map_err(ReadError::Server)?;
+        let stream = turn.session.copy(text);
         let mut mark = ChunkMark { progress: known.progress.clone(), source: source.clone(), rows: 0 };
         let reading = Reading {
             table: index,

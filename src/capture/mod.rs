@@ -88,6 +88,8 @@ struct Engine {
     warned: HashSet<String>,
     /// The table with which the next poll begins.
     next_to_poll: usize,
+    /// Each table is published in transactions of its own, until it is known whose messages a topic refuses.
+    is_one_by_one: bool,
     /// Whether PostgreSQL and Kafka have both been reached once.
     has_started: bool,
 }
@@ -139,6 +141,7 @@ impl Engine {
             summary: Summary::default(),
             warned: HashSet::new(),
             next_to_poll: 0,
+            is_one_by_one: false,
             has_started: false,
         }
     }
@@ -152,8 +155,9 @@ impl Engine {
                 Ok(TurnEnd::Done) => return,
                 Err(fault) => fault,
             };
+            let is_apart = self.is_apart(&fault);
             self.tables.iter_mut().for_each(|table| table.known = None);
-            if self.is_apart(&fault) {
+            if is_apart {
                 self.context.pause(FIRST_BACKOFF_MS).await;
                 continue;
             }
@@ -172,15 +176,32 @@ impl Engine {
     /// Whether a fault is that of some tables only. These are tried again later, and by themselves; what was taken back
     /// of the others is published anew.
     fn is_apart(&mut self, fault: &Fault) -> bool {
-        let Fault::Producer(ProducerError::Refused { topic, reason }) = fault else { return false };
-        let mut is_apart = false;
-        for table in self.tables.iter_mut().filter(|table| table.configured.topic == *topic) {
-            let cure = if reason == MESSAGE_TOO_LARGE { "; raise that, or lower capture.max_row_bytes" } else { "" };
-            let reason = format!("does not take messages: {reason}{cure}");
-            table.fail(&TableError::Topic { table: table.label.clone(), topic: topic.clone(), reason });
-            is_apart = true;
+        let Fault::Producer(ProducerError::Refused { topic, reason, of }) = fault else { return false };
+        let is_owner = |table: &TableRun| topic.as_ref() == Some(&table.configured.topic);
+        let mut owners: Vec<usize> = (0..self.tables.len()).filter(|index| is_owner(&self.tables[*index])).collect();
+        if owners.is_empty() {
+            // It may be a topic that all tables share, such as that of dead letters: who fills it is found by
+            // publishing each table by itself.
+            self.is_one_by_one = of.len() != 1;
+            if self.is_one_by_one {
+                return true;
+            }
+            owners.clone_from(of);
         }
-        is_apart
+        let cure = match reason == MESSAGE_TOO_LARGE {
+            true => "; raise that, or lower capture.max_row_bytes and, in kafka.properties, batch.size",
+            false => "",
+        };
+        for index in owners {
+            let table = &mut self.tables[index];
+            let capture = &self.capture;
+            let any =
+                || format!("{}, {} or {}", table.configured.topic, capture.dead_letter_topic, capture.checkpoint_topic);
+            let topic = topic.clone().unwrap_or_else(any);
+            let reason = format!("does not take messages: {reason}{cure}");
+            table.fail_turn(&TableError::Topic { table: table.label.clone(), topic, reason });
+        }
+        true
     }
 
     /// Reports a fault on every table; true when the stage ends with it.

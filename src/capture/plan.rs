@@ -192,6 +192,11 @@ impl Polled {
         Polled { bound_us, raw_bound_us, carried, ..Polled::default() }
     }
 
+    /// With the margins of now: a slack that was raised counts from the next poll on.
+    pub fn widen(&mut self, margins: Margins) {
+        self.bound_us = self.bound_us.min(least_bound(self.raw_bound_us, &self.carried, margins));
+    }
+
     /// Ids from `snapshot.xmin` up to `limit` of which it is unknown whether they still can give rows.
     pub fn unknown_ids(&self, limit: u64) -> RoaringTreemap {
         let mut unknown = RoaringTreemap::new();

@@ -56,8 +56,12 @@ impl Engine {
         let due = (0..self.tables.len()).filter(|index| self.tables[*index].is_due());
         let (sound, failed): (Vec<usize>, Vec<usize>) =
             due.partition(|index| self.tables[*index].standing == Standing::Active);
-        let mut is_more = self.poll_tables(turn, sound).await?;
-        for index in failed {
+        let (together, alone) = match self.is_one_by_one {
+            true => (Vec::new(), [sound, failed].concat()),
+            false => (sound, failed),
+        };
+        let mut is_more = self.poll_tables(turn, together).await?;
+        for index in alone {
             is_more |= self.poll_tables(turn, vec![index]).await?;
         }
         Ok(is_more)
@@ -111,7 +115,11 @@ impl Engine {
             let table = &mut self.tables[index];
             table.recover();
             let Some(known) = &mut table.known else { continue };
-            known.is_caught_up = is_whole && known.progress.is_loaded();
+            let is_loaded = known.progress.is_loaded();
+            known.is_caught_up = is_whole && is_loaded;
+            if is_loaded {
+                table.recover_load();
+            }
             if let Some(state) = table.state(&self.capture) {
                 table.unit.set(state);
             }
@@ -161,7 +169,9 @@ impl Engine {
         let from_us = known
             .noted
             .as_ref()
-            .map_or(base.bound_us, |noted| noted.question_us(base, &opened.proven, &opened.snapshot, margins));
+            .map_or(base.bound_us, |noted| noted.question_us(base, &opened.proven, &opened.snapshot, margins))
+            // A clock that was set back writes below the bound.
+            .min(opened.observation.clock_us.saturating_sub(margins.slack_us));
         let raw = |from_us| sql::raw_bound(source.watermark_type, &known.zone, from_us, opened.observation.clock_us);
         let mut lower = known.progress.lower(raw(from_us));
         let settled = raw(poll.bound_us());
@@ -176,7 +186,7 @@ impl Engine {
         let rows = if known.is_silent { i64::MAX as u64 } else { capture.chunk_rows };
         let text =
             sql::poll(&source, &known.progress.polled.given(), lower, opened.latest, rows, capture.max_row_bytes);
-        let stream = turn.session.copy(&text).await.map_err(ReadError::Server)?;
+        let stream = turn.session.copy(text);
         let mut mark = PollMark { poll, progress: known.progress.clone(), source: source.clone() };
         let reading = Reading {
             table: index,

@@ -13,6 +13,7 @@ use crate::{
     kafka::producer::{Headers, Outgoing, ProducerError, Settings, TopicHandle, TransactionalProducer},
 };
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,7 +51,10 @@ pub enum Command {
         poll_time_us: i64,
         batch: Batch,
     },
-    Checkpoint(Records),
+    Checkpoint {
+        table: usize,
+        records: Records,
+    },
     Commit,
 }
 
@@ -96,6 +100,7 @@ impl Publisher {
                         topics,
                         checkpoints,
                         dead_letters,
+                        tables: BTreeSet::new(),
                         spare_queue,
                         begun: Instant::now(),
                         headers: None,
@@ -159,6 +164,8 @@ struct Loop {
     topics: Vec<TopicHandle>,
     checkpoints: TopicHandle,
     dead_letters: TopicHandle,
+    /// Whose messages the open transaction holds.
+    tables: BTreeSet<usize>,
     spare_queue: mpsc::Sender<Batch>,
     begun: Instant,
     /// Of the last message, reused while they stay the same.
@@ -172,9 +179,10 @@ impl Loop {
                 Command::Rows { table, name, poll_time_us, batch } => {
                     self.rows(table, &name, poll_time_us, batch).err().map(Err)
                 }
-                Command::Checkpoint(records) => self.checkpoint(&records).err().map(Err),
+                Command::Checkpoint { table, records } => self.checkpoint(table, &records).err().map(Err),
                 Command::Commit => Some(self.commit()),
             };
+            let receipt = receipt.map(|receipt| receipt.map_err(|error| self.of_tables(error)));
             let failed = matches!(receipt, Some(Err(_)));
             if let Some(receipt) = receipt
                 && receipts.send(receipt).is_err()
@@ -186,6 +194,16 @@ impl Loop {
             }
         }
         self.producer.abort();
+    }
+
+    /// Says of a refusal whose messages were in the transaction.
+    fn of_tables(&self, error: ProducerError) -> ProducerError {
+        match error {
+            ProducerError::Refused { topic, reason, .. } => {
+                ProducerError::Refused { topic, reason, of: self.tables.iter().copied().collect() }
+            }
+            other => other,
+        }
     }
 
     fn begin(&mut self) -> Result<(), ProducerError> {
@@ -206,6 +224,7 @@ impl Loop {
         mut batch: Batch,
     ) -> Result<(), ProducerError> {
         self.begin()?;
+        self.tables.insert(table);
         failpoint::hit("capture.mid_transaction")?;
         let now_ms = now_ms();
         let topic = self.topics[table];
@@ -240,8 +259,9 @@ impl Loop {
         Ok(())
     }
 
-    fn checkpoint(&mut self, records: &Records) -> Result<(), ProducerError> {
+    fn checkpoint(&mut self, table: usize, records: &Records) -> Result<(), ProducerError> {
         self.begin()?;
+        self.tables.insert(table);
         failpoint::hit("capture.before_checkpoint")?;
         for (key, value) in records {
             self.producer.send(&Outgoing {
@@ -259,6 +279,7 @@ impl Loop {
     fn commit(&mut self) -> Receipt {
         failpoint::hit("capture.before_commit")?;
         self.producer.commit()?;
+        self.tables.clear();
         failpoint::hit("capture.after_commit")?;
         Ok(self.begun.elapsed())
     }

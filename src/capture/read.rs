@@ -186,7 +186,12 @@ pub enum ReadError {
 impl Reading<'_> {
     /// Reads the stream to its end, or to a row behind which a cut may stand once shutdown or the end of the
     /// snapshot's time has come. Where a row cannot be read, those before it are cut off and published.
-    pub async fn run(mut self, mut stream: Copy, sink: &mut Sink, mark: &mut dyn MarkSend) -> Result<Read, ReadError> {
+    pub async fn run(
+        mut self,
+        mut stream: Copy<'_>,
+        sink: &mut Sink,
+        mark: &mut dyn MarkSend,
+    ) -> Result<Read, ReadError> {
         let (mut read, mut last) = (Read::default(), Last::default());
         let done = self.rows(&mut stream, sink, mark, &mut read, &mut last).await;
         stream.stop().await;
@@ -213,7 +218,7 @@ impl Reading<'_> {
 
     async fn rows(
         &mut self,
-        stream: &mut Copy,
+        stream: &mut Copy<'_>,
         sink: &mut Sink,
         mark: &mut dyn MarkSend,
         read: &mut Read,
@@ -231,7 +236,11 @@ impl Reading<'_> {
             let message = match stream.next().now_or_never() {
                 Some(message) => message,
                 None => match self.wait(stream, sink, mark, last, read).await? {
-                    Waited::Message(message) => message,
+                    Waited::Message(message) => {
+                        // It may have taken long.
+                        looked = ROWS_A_LOOK;
+                        message
+                    }
                     Waited::End => {
                         read.is_cut_short = true;
                         return Ok(());
@@ -306,7 +315,7 @@ impl Reading<'_> {
 
     /// Hands the batch over. True where Kafka took so long that the snapshot has been given back meanwhile, so that
     /// nobody waits for our locks.
-    async fn hand_over(&self, stream: &mut Copy, sink: &mut Sink) -> Result<bool, ReadError> {
+    async fn hand_over(&self, stream: &mut Copy<'_>, sink: &mut Sink) -> Result<bool, ReadError> {
         let fault = |error| ReadError::Fault(Fault::Producer(error));
         let mut flush = pin!(sink.flush());
         tokio::select! {
@@ -323,7 +332,7 @@ impl Reading<'_> {
     /// Waits for the server. A transaction that is open all the while is ended in time, and so is the snapshot.
     async fn wait(
         &self,
-        stream: &mut Copy,
+        stream: &mut Copy<'_>,
         sink: &mut Sink,
         mark: &mut dyn MarkSend,
         last: &Last,
@@ -332,7 +341,8 @@ impl Reading<'_> {
         let mut shutdown = self.shutdown.clone();
         loop {
             // Without a look at the next row only a unique key tells where a cut may stand.
-            let deadline = sink.deadline().filter(|_| self.source.unique);
+            let may_end = self.source.unique || sink.unmarked_rows(self.table) == 0;
+            let deadline = sink.deadline().filter(|_| may_end);
             // Before the first row the server may be sorting, which would only begin again.
             let until = Some(self.until).filter(|_| self.source.unique && !self.is_silent && read.rows > 0);
             let overdue = async {

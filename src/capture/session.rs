@@ -300,7 +300,7 @@ impl Session {
                 Err(error) if error.is_closed() => return Err(SessionError::query(error)),
                 Err(error) => {
                     run("ROLLBACK TO one").await.map_err(SessionError::query)?;
-                    failed.push((position, TableError::query(table, &self.user, self.lock_timeout_ms, error)));
+                    failed.push((position, TableError::query(table, &self.user, lock_timeout_ms, error)));
                     names.push(None);
                 }
             }
@@ -337,13 +337,21 @@ impl Session {
         self.client.batch_execute("COMMIT").await.map_err(SessionError::query)
     }
 
-    /// Starts a `COPY` behind a savepoint of its own.
-    pub async fn copy(&self, sql: &str) -> Result<Copy, tokio_postgres::Error> {
-        let _waiting = self.pulse.waiting(Side::Postgres);
-        let (savepoint, stream) =
-            join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(sql)).await;
-        savepoint?;
-        Ok(Copy { stream: Box::pin(stream?), side: self.side.clone(), backend: self.backend, is_over: false })
+    /// Starts a `COPY` behind a savepoint of its own, once its first answer is waited for.
+    pub fn copy(&self, sql: String) -> Copy<'_> {
+        let answer = async move {
+            let (savepoint, stream) =
+                join(self.client.batch_execute("RELEASE one; SAVEPOINT one"), self.client.copy_out(&sql)).await;
+            savepoint?;
+            stream
+        };
+        Copy {
+            answer: Answer::Awaited(Box::pin(answer)),
+            side: self.side.clone(),
+            backend: self.backend,
+            pulse: self.pulse.clone(),
+            is_over: false,
+        }
     }
 
     /// Goes on after a failed query.
@@ -355,37 +363,57 @@ impl Session {
 
 /// The answer to a `COPY`. Dropped before its end, it is cancelled: the server would go on for nobody, and the
 /// session could do nothing else meanwhile.
-pub struct Copy {
-    stream: Pin<Box<CopyOutStream>>,
+pub struct Copy<'s> {
+    answer: Answer<'s>,
     side: Arc<Client>,
     backend: i32,
+    pulse: Pulse,
     is_over: bool,
 }
 
-impl Copy {
-    /// What comes next; nothing behind the last.
+/// The server holds even the begin of an answer back until 8 KiB of it are full or it has come to its end: a search
+/// that finds little answers only then.
+enum Answer<'s> {
+    Awaited(Pin<Box<dyn Future<Output = Result<CopyOutStream, tokio_postgres::Error>> + Send + 's>>),
+    Coming(Pin<Box<CopyOutStream>>),
+}
+
+impl Copy<'_> {
+    /// What comes next; nothing behind the last. What it has waited for is not lost where it is dropped.
     pub async fn next(&mut self) -> Option<Result<bytes::Bytes, tokio_postgres::Error>> {
-        let message = self.stream.next().await;
+        if self.is_over {
+            return None;
+        }
+        let message = loop {
+            match &mut self.answer {
+                Answer::Coming(stream) => break stream.next().await,
+                Answer::Awaited(answer) => match answer.await {
+                    Ok(stream) => self.answer = Answer::Coming(Box::pin(stream)),
+                    Err(error) => break Some(Err(error)),
+                },
+            }
+        };
         self.is_over = !matches!(message, Some(Ok(_)));
         message
     }
 
     /// Ends it, if it has not come to its end, so that the session is free for the next statement.
     pub async fn stop(&mut self) {
-        if self.is_over {
-            return;
+        let _waiting = self.pulse.waiting(Side::Postgres);
+        while !self.is_over {
+            // It has reached the session when it is answered, and so cannot hit what is asked next. It is said again,
+            // for a statement that had not begun has not heard it. Where it fails, the rest is read for nothing.
+            let _ = self.side.query(CANCEL, &[&self.backend]).await;
+            let rest = async { while let Some(Ok(_)) = self.next().await {} };
+            let _ = tokio::time::timeout(CANCEL_AGAIN, rest).await;
         }
-        self.is_over = true;
-        // Where that fails, the rest is read for nothing.
-        let _ = self.side.query(CANCEL, &[&self.backend]).await;
-        // The cancellation itself comes as the last message; so it cannot hit what is asked next.
-        while let Some(Ok(_)) = self.stream.next().await {}
     }
 }
 
 const CANCEL: &str = "SELECT pg_cancel_backend($1)";
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
 
-impl Drop for Copy {
+impl Drop for Copy<'_> {
     fn drop(&mut self) {
         if let (false, Ok(runtime)) = (self.is_over, tokio::runtime::Handle::try_current()) {
             let (side, backend) = (self.side.clone(), self.backend);

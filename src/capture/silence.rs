@@ -32,6 +32,8 @@ const MOST_UNANSWERED: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Postgres,
+    /// The disk of PostgreSQL's log.
+    Disk,
     Kafka,
 }
 
@@ -112,7 +114,11 @@ impl Watch {
                     self.pipeline.kafka.brokers,
                     LONG_FOR_KAFKA.as_secs()
                 )),
-                Side::Kafka => {}
+                Side::Disk if silence > LONG => self.tell(format!(
+                    "PostgreSQL's log has not reached its disk for {} s: what was read waits for it",
+                    LONG.as_secs()
+                )),
+                Side::Kafka | Side::Disk => {}
                 Side::Postgres if silence < LONG => {}
                 Side::Postgres if looked_at.is_some_and(|at| at.elapsed() < LONG) => {}
                 Side::Postgres => {

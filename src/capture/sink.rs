@@ -26,8 +26,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Transactions handed over whose receipts have not come.
 const MOST_OUTSTANDING: usize = 2;
 
-/// Longest wait until the server's log is on its disk.
-const LONGEST_FLUSH: Duration = Duration::from_secs(60);
+/// Longest wait until the server's log is on its disk; a Kafka transaction is open meanwhile.
+const LONGEST_FLUSH: Duration = Duration::from_secs(30);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 const LOG_FLUSHED: &str = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::int8";
@@ -189,7 +189,7 @@ impl Sink {
         share.progress = Some(progress);
         share.unmarked_rows = 0;
         self.begun.get_or_insert_with(Instant::now);
-        self.publisher.send(Command::Checkpoint(records)).await
+        self.publisher.send(Command::Checkpoint { table, records }).await
     }
 
     /// Puts a record of a table beside its checkpoint, which says nothing of rows.
@@ -197,7 +197,8 @@ impl Sink {
         self.flush().await?;
         self.share(table);
         self.begun.get_or_insert_with(Instant::now);
-        self.publisher.send(Command::Checkpoint(vec![(key.clone(), value)])).await
+        let records = vec![(key.clone(), value)];
+        self.publisher.send(Command::Checkpoint { table, records }).await
     }
 
     pub fn forget_cut(&mut self, table: usize) {
@@ -230,8 +231,12 @@ impl Sink {
         if self.log_flushed >= self.log_end {
             return Ok(());
         }
-        let _waiting = self.publisher.pulse.waiting(Side::Postgres);
-        let begun = Instant::now();
+        let _waiting = self.publisher.pulse.waiting(Side::Disk);
+        let flushed = tokio::time::timeout(LONGEST_FLUSH, self.flush_log()).await;
+        flushed.unwrap_or(Err(SessionError::NotFlushed { seconds: LONGEST_FLUSH.as_secs() }))
+    }
+
+    async fn flush_log(&mut self) -> Result<(), SessionError> {
         let mut has_asked = false;
         loop {
             self.log_flushed = self.server.query_one(LOG_FLUSHED, &[]).await.map_err(SessionError::query)?.get(0);
@@ -247,9 +252,6 @@ impl Sink {
                         self.server.batch_execute("ROLLBACK").await.map_err(SessionError::query)?;
                     }
                 }
-            }
-            if begun.elapsed() > LONGEST_FLUSH {
-                return Err(SessionError::NotFlushed { seconds: LONGEST_FLUSH.as_secs() });
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }

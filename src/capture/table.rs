@@ -125,6 +125,14 @@ impl Known {
     /// All rows of a poll have been handed over.
     pub fn complete(&mut self, poll: Poll, observation: &Observation) {
         self.progress.polled = poll.complete();
+        let lower = (self.progress.floor, self.progress.polls_from);
+        if self.progress.is_loaded() && lower != (i64::MIN, None) {
+            // All that is visible has been given, and its ids say so: the bound alone is asked with. It is a time,
+            // which stays right where the zone or the slack is changed.
+            self.progress.floor = i64::MIN;
+            self.progress.polls_from = None;
+            self.is_unwritten = true;
+        }
         self.noted = Some(Noted::new(observation, self.noted.as_ref()));
     }
 }
@@ -152,6 +160,12 @@ impl TableRun {
     /// A chunk has failed. Polls, which read other rows, are not kept from going on.
     pub fn fail_load(&mut self, error: &TableError) {
         self.note_failure(error);
+        self.load_retry = Some(Retry::after(self.load_retry.as_ref(), error));
+    }
+
+    /// The same of a failure that has ended the turn, whichever of the two it was: neither is read again at once.
+    pub fn fail_turn(&mut self, error: &TableError) {
+        self.fail(error);
         self.load_retry = Some(Retry::after(self.load_retry.as_ref(), error));
     }
 

@@ -314,12 +314,17 @@ impl Engine {
         if is_new && beginning == Beginning::FromScratch {
             self.refuse_published(index, &topic, &source.name, &cannot_resume).await?;
         }
-        let progress = stored.map(|progress| Progress { key: source.key_names(), ..progress }).unwrap_or_else(|| {
+        let margins = table::margins(&self.capture, &source);
+        let going_on = |mut progress: Progress| {
+            progress.key = source.key_names();
+            progress.polled.widen(margins);
+            progress
+        };
+        let progress = stored.map(going_on).unwrap_or_else(|| {
             let backfill = match beginning {
                 Beginning::Now => Backfill::Done { done_rows: 0 },
                 _ => Backfill::Rows { after: None, done_rows: 0 },
             };
-            let margins = table::margins(&self.capture, &source);
             table::beginning(&source, &zone, &turn.session.identity, &opened.observation, margins, backfill)
         });
         let (bound, done_rows) = (instant_text(progress.polled.bound_us), progress.loaded_rows());
@@ -431,7 +436,7 @@ impl Engine {
         };
         metrics::CAPTURE_POLL_ERRORS.add(&[&self.pipeline.name, &self.tables[index].label], 1);
         if turn.sink.unmarked_rows(index) > 0 {
-            self.tables[index].fail(&error);
+            self.tables[index].fail_turn(&error);
             return Err(Fault::Interrupted(error));
         }
         turn.session.undo().await?;

@@ -54,9 +54,10 @@ pub enum ProducerError {
     Timeout { action: &'static str, seconds: u64 },
     #[error("the Kafka user may not use {resource}: grant it {operations}")]
     Forbidden { resource: String, operations: &'static str },
-    /// One topic's own trouble: messages to others would be taken.
-    #[error("topic {topic} does not take messages: {reason}")]
-    Refused { topic: String, reason: String },
+    /// One topic's own trouble: messages to others would be taken. The client does not always say which one, so the
+    /// one who sends adds whose messages (`of`) are in the transaction.
+    #[error("{} does not take messages: {reason}", topic.as_ref().map_or("a topic of the transaction".to_owned(), |topic| format!("topic {topic}")))]
+    Refused { topic: Option<String>, reason: String, of: Vec<usize> },
     #[error("topic {topic} has an invalid name")]
     TopicName { topic: String },
     #[error("the thread that publishes to Kafka has ended")]
@@ -278,7 +279,14 @@ impl TransactionalProducer {
                     self.producer.context().note_refusal(topic, &error);
                     // A transaction that has failed takes no message; why it has is told by what is polled.
                     self.producer.poll(Duration::from_millis(100));
-                    return Err(self.failed("sending", &error));
+                    // Nor can such a transaction be committed, and the refusal names the cause.
+                    let cause = match code {
+                        rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__STATE => {
+                            self.producer.commit_transaction(Duration::from_millis(100)).err()
+                        }
+                        _ => None,
+                    };
+                    return Err(self.failed("sending", &cause.unwrap_or(error)));
                 }
             }
         }
@@ -383,8 +391,9 @@ impl TransactionalProducer {
             return fenced;
         }
         let refused = self.producer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let refused = refused.map(|(topic, code)| (Some(topic), code)).or_else(|| Some((None, code_of(error)?)));
         match refused.and_then(|(topic, code)| Some((topic, refusal(code)?))) {
-            Some((topic, reason)) => ProducerError::Refused { topic, reason: reason.to_owned() },
+            Some((topic, reason)) => ProducerError::Refused { topic, reason: reason.to_owned(), of: Vec::new() },
             None => ProducerError::Failed { action, reason: self.words(error) },
         }
     }

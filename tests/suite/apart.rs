@@ -1,9 +1,11 @@
 //! One table's trouble is its own: the rows of another go on while it lasts, and its own follow when it is over.
 
 use crate::{
+    doctor::{cures, rights::guarded},
     harness::{
         DEADLINE, Db, Run, Test, eventually, eventually_some,
         kafka::{create_topic, end_offsets},
+        run::Exit,
     },
     pipeline::{committed, config, drain, start, write},
 };
@@ -14,7 +16,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::json;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Two tables of one capture: `good`, and `bad`, which something befalls.
 struct Scene {
@@ -25,7 +27,11 @@ struct Scene {
 
 impl Scene {
     fn new(capture: serde_json::Value, condition: Option<&str>) -> Scene {
-        let test = Test::new();
+        Scene::on(Test::new(), capture, condition, json!({}))
+    }
+
+    /// `kafka` are further keys of that section.
+    fn on(test: Test, capture: serde_json::Value, condition: Option<&str>, kafka: serde_json::Value) -> Scene {
         let db = test.db();
         for table in ["good", "bad"] {
             db.execute(&format!(
@@ -38,7 +44,11 @@ impl Scene {
             bad["where"] = json!(condition);
         }
         // The one in trouble comes first in every poll.
-        let file = write(&test, "capture.yml", &config(&test, capture, json!([bad, table("good")])));
+        let mut config = config(&test, capture, json!([bad, table("good")]));
+        if let (Some(section), Some(more)) = (config["kafka"].as_object_mut(), kafka.as_object()) {
+            section.extend(more.clone());
+        }
+        let file = write(&test, "capture.yml", &config);
         Scene { test, db, file }
     }
 
@@ -73,8 +83,8 @@ impl Scene {
         eventually(DEADLINE, &format!("{expected:?} as the reason"), || {
             self.state(run, "bad").1.contains(expected) || run.stderr().contains(expected)
         });
-        for n in 0..3 {
-            let id = format!("good {n}");
+        for _ in 0..3 {
+            let id = format!("good {}", self.db.count("SELECT count(*) FROM good"));
             self.add("good", &format!("'{id}'"), "'meanwhile'");
             self.wait_for("good", &id);
         }
@@ -209,4 +219,104 @@ fn a_condition_that_fails_on_one_row() {
     scene.wait_for("bad", "zero");
     eventually(DEADLINE, "the end of the first load", || scene.state(&run, "bad").0 == "caught_up");
     scene.finish(run);
+}
+
+/// The right to write a topic, or to read it, is missing at the start, and taken away later.
+#[test]
+fn a_topic_whose_rights_are_missing() {
+    let mut test = Test::new();
+    let (kafka, _) = guarded(&test);
+    test.brokers = kafka.brokers();
+    let login = json!({
+        "brokers": kafka.sasl_brokers().expect("a guarded listener"),
+        "security_protocol": "sasl_ssl",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_username": "reader",
+        "sasl_password": "right",
+        "ssl_ca_file": test.path("authority.pem"),
+    });
+    let scene = Scene::on(test, json!({}), None, login);
+    let rule = |who: &str, operation: &str, resource: &str| {
+        let line = format!("kafka-acls.sh --add --{who}-principal User:reader --operation {operation} {resource}");
+        cures::run(&kafka.brokers(), &line);
+    };
+    let bad = scene.test.topic("bad");
+    for topic in [&bad, &scene.test.topic("good")] {
+        create_topic(&scene.test.brokers, topic, 1, &[]);
+    }
+    for name in ["good", "checkpoints", "dead-letters"] {
+        rule("allow", "All", &format!("--topic {}", scene.test.topic(name)));
+    }
+    rule("allow", "All", &format!("--transactional-id {}", scene.test.topic("capture")));
+    for operation in ["Create", "Describe", "DescribeConfigs"] {
+        rule("allow", operation, "--cluster");
+    }
+    rule("allow", "All", "--group headwater-replay");
+    rule("allow", "Describe", &format!("--topic {bad}"));
+    let run = scene.start();
+    scene.add("bad", "'first'", "'has no right yet'");
+    scene.others_go_on(&run, &bad);
+    rule("allow", "Read", &format!("--topic {bad}"));
+    scene.others_go_on(&run, "may not write to it");
+    assert!(!run.stderr().contains("recovered unit=\"bad\""), "what is refused has not recovered: {}", run.stderr());
+    rule("allow", "Write", &format!("--topic {bad}"));
+    scene.wait_for("bad", "first");
+    rule("deny", "Write", &format!("--topic {bad}"));
+    scene.add("bad", "'last'", "'had a right once'");
+    scene.others_go_on(&run, "grant it Write and Describe");
+    assert!(!scene.has("bad", "last"));
+    drop(run);
+}
+
+/// A row that is too large goes to the topic of dead letters, which all tables share. Where that refuses it, the table
+/// that the row is of waits for it, and no other.
+#[test]
+fn a_topic_of_dead_letters_that_refuses() {
+    let scene = Scene::new(json!({"max_row_bytes": 2000}), None);
+    let run = scene.start();
+    scene.add("bad", "'first'", "'fits'");
+    scene.wait_for("bad", "first");
+    let letters = scene.test.topic("dead-letters");
+    let limit = |bytes: &str| {
+        let limits = AlterConfig::new(ResourceSpecifier::Topic(&letters)).set("max.message.bytes", bytes);
+        let altered = admin(&scene.test.brokers);
+        crate::harness::block_on(altered.alter_configs([&limits], &AdminOptions::new())).expect("another limit");
+    };
+    limit("100");
+    scene.add("bad", "'large'", "repeat('x', 3000)");
+    scene.others_go_on(&run, "max.message.bytes");
+    limit("1000000");
+    eventually(DEADLINE, "the dead letter", || committed(&scene.test, &letters).len() == 1);
+    scene.add("bad", "'last'", "'fits'");
+    scene.wait_for("bad", "last");
+    drop(run);
+}
+
+/// The server answers a search that finds little only at its end. Rows that were read before do not wait for that, nor
+/// does whoever wants the process to end.
+#[test]
+fn a_search_that_takes_long() {
+    let scene = Scene::new(json!({"max_transaction_ms": 500}), None);
+    scene.db.execute(
+        "CREATE FUNCTION slowly(n int) RETURNS boolean LANGUAGE plpgsql AS
+         'BEGIN IF n = 99 THEN PERFORM pg_sleep(300); END IF; RETURN true; END'",
+    );
+    let table = |name: &str| json!({"table": name, "topic": scene.test.topic(name), "watermark": "at"});
+    let mut slow = table("bad");
+    slow["where"] = json!("slowly(n)");
+    let keys = json!({"max_transaction_ms": 500});
+    let file = write(&scene.test, "slow.yml", &config(&scene.test, keys, json!([table("good"), slow])));
+    let mut run = start(&scene.test, &file, &[], &[]);
+    for table in ["good", "bad"] {
+        eventually(DEADLINE, "both are loaded", || scene.state(&run, table).0 == "caught_up");
+    }
+    scene.db.execute(
+        "BEGIN; INSERT INTO good (id) VALUES ('beside it'); INSERT INTO bad (id, n) VALUES ('slow', 99); COMMIT",
+    );
+    scene.wait_for("good", "beside it");
+    let asked = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY%slowly%'";
+    eventually(DEADLINE, "the search", || scene.db.count(asked) == 1);
+    run.terminate();
+    assert_eq!(run.wait(Duration::from_secs(25)), Exit::Code(0), "{}", run.stderr());
+    eventually(DEADLINE, "the search is cancelled", || scene.db.count(asked) == 0);
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{DEADLINE, Db, Run, Test, eventually, eventually_some},
-    pipeline::{committed, config, drain, said, setting, start, write},
+    pipeline::{catch_up, committed, config, drain, said, setting, start, write},
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -197,4 +197,26 @@ fn ordinary_work_is_no_alarm() {
     late.execute("ROLLBACK");
     assert!(!said(&run).contains("below the bound"), "{}", said(&run));
     drain(&mut run);
+}
+
+/// The cure of rows that a session in a zone behind writes: what comes after the zone is set is read, too.
+#[test]
+fn a_zone_that_is_set_later_counts_from_then_on() {
+    let test = Test::new();
+    let db = test.db();
+    db.execute("CREATE TABLE visits (id int PRIMARY KEY, created_at timestamp NOT NULL DEFAULT now())");
+    let file =
+        |keys: Value| write(&test, "capture.yml", &config(&test, keys, json!([table(&test, "visits", "created_at")])));
+    db.execute("SET timezone = 'UTC'; INSERT INTO visits VALUES (1)");
+    catch_up(&test, &file(json!({})), &[]);
+    assert_eq!(committed(&test, &test.topic("visits")).len(), 1);
+    let zone = json!({"timezone": "America/New_York"});
+    db.execute("SET timezone = 'America/New_York'; INSERT INTO visits VALUES (2), (3)");
+    catch_up(&test, &file(zone.clone()), &[]);
+    db.execute("INSERT INTO visits VALUES (4)");
+    catch_up(&test, &file(zone), &[]);
+    let mut ids: Vec<i64> =
+        committed(&test, &test.topic("visits")).iter().map(|row| row.json()["id"].as_i64().expect("an id")).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2, 3, 4]);
 }

@@ -111,21 +111,22 @@ pub fn run(brokers: &str, text: &str) {
         "kafka-acls.sh" => {
             assert!(line.options.contains_key("add"), "{text}");
             for operation in line.all("operation") {
-                allow(&admin, &line, operation);
+                add_rule(&admin, &line, operation);
             }
         }
         other => panic!("{other} in {text}"),
     }
 }
 
-/// Adds one rule.
-fn allow(admin: &AdminClient<DefaultClientContext>, line: &Line, operation: &str) {
+/// Adds one rule, for the principal that is allowed or denied it.
+fn add_rule(admin: &AdminClient<DefaultClientContext>, line: &Line, operation: &str) {
     use native::{rd_kafka_AclOperation_t as Operation, rd_kafka_ResourceType_t as Kind};
     let operation = match operation {
         "Read" => Operation::RD_KAFKA_ACL_OPERATION_READ,
         "Write" => Operation::RD_KAFKA_ACL_OPERATION_WRITE,
         "Create" => Operation::RD_KAFKA_ACL_OPERATION_CREATE,
         "Describe" => Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE,
+        "All" => Operation::RD_KAFKA_ACL_OPERATION_ALL,
         "DescribeConfigs" => Operation::RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS,
         other => panic!("{other}"),
     };
@@ -139,8 +140,15 @@ fn allow(admin: &AdminClient<DefaultClientContext>, line: &Line, operation: &str
         assert!(line.options.contains_key("cluster"));
         (Kind::RD_KAFKA_RESOURCE_BROKER, "kafka-cluster")
     };
+    use native::rd_kafka_AclPermissionType_t::{
+        RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW as ALLOW, RD_KAFKA_ACL_PERMISSION_TYPE_DENY as DENY,
+    };
+    let (permission, principal) = match line.options.contains_key("deny-principal") {
+        true => (DENY, line.one("deny-principal")),
+        false => (ALLOW, line.one("allow-principal")),
+    };
     let text = |text: &str| CString::new(text).expect("no zero byte");
-    let (name, principal, host) = (text(name), text(line.one("allow-principal")), text("*"));
+    let (name, principal, host) = (text(name), text(principal), text("*"));
     // SAFETY: every object made here is destroyed here; texts are copied by the calls.
     unsafe {
         let rk = admin.inner().native_ptr();
@@ -151,7 +159,7 @@ fn allow(admin: &AdminClient<DefaultClientContext>, line: &Line, operation: &str
             principal.as_ptr(),
             host.as_ptr(),
             operation,
-            native::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW,
+            permission,
             ptr::null_mut(),
             0,
         );

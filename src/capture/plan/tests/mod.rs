@@ -283,6 +283,7 @@ struct Kept {
     polls_from_us: i64,
     floor_us: i64,
     loaded_to: Place,
+    is_loaded: bool,
     /// What had been given, from when to when, and the last one since.
     catch_up: Option<(Given, Range<i64>, Place)>,
 }
@@ -324,12 +325,15 @@ impl Stage {
         let mut kept = self.kept.clone().unwrap_or_else(|| {
             let polled = Polled::first(&observation, MARGINS);
             let floor_us = polled.bound_us;
-            Kept { polled, polls_from_us: floor_us, floor_us, loaded_to: None, catch_up: None }
+            Kept { polled, polls_from_us: floor_us, floor_us, loaded_to: None, is_loaded: false, catch_up: None }
         });
         let mut poll = Poll::new(&kept.polled, &observation, &snapshot, MARGINS);
         let base = kept.polled.clone();
-        let from_us =
-            self.noted.as_ref().map_or(base.bound_us, |noted| noted.question_us(&base, &proven, &snapshot, MARGINS));
+        let from_us = self
+            .noted
+            .as_ref()
+            .map_or(base.bound_us, |noted| noted.question_us(&base, &proven, &snapshot, MARGINS))
+            .min(observation.clock_us - MARGINS.slack_us);
         self.narrowed += u32::from(from_us > base.bound_us);
         if base.has_nothing_new_at(&snapshot) {
             let all = answer(&visible, &base.given(), kept.polls_from_us..i64::MAX);
@@ -369,6 +373,9 @@ impl Stage {
             kept.polled = poll.cut(None, &[Some(last.key.to_string())]);
         } else {
             kept.polled = poll.complete();
+            if kept.is_loaded && kept.catch_up.is_none() {
+                kept.polls_from_us = i64::MIN;
+            }
             self.noted = Some(Noted::new(&observation, self.noted.as_ref()));
         }
         self.commit(&kept, &mut transaction);
@@ -402,6 +409,7 @@ impl Stage {
             *last = Some((row.time_us, row.key));
         }
         if left.len() < rows {
+            kept.is_loaded |= kept.catch_up.is_none();
             kept.catch_up = None;
         }
     }
