@@ -111,6 +111,8 @@ pub struct Progress {
     pub catch_up: Option<CatchUp>,
     /// Greatest watermark published, microseconds since the Unix epoch.
     pub newest_us: Option<i64>,
+    /// Kafka's id of the topic that the rows are in; none where it was not known.
+    pub topic_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +137,8 @@ struct Record {
     polls_from: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     catch_up: Option<CatchUpRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topic_id: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,6 +285,7 @@ impl Progress {
             newest_us: self.newest_us,
             polls_from: self.polls_from,
             catch_up: catch_up.transpose()?,
+            topic_id: self.topic_id.clone(),
         };
         Ok(serde_json::to_vec(&record)?)
     }
@@ -324,7 +329,16 @@ impl Progress {
             newest_us: record.newest_us,
             polls_from: record.polls_from,
             catch_up: catch_up.transpose()?,
+            topic_id: record.topic_id,
         })
+    }
+
+    /// Why the topic is no longer the one that the rows were published to; `id` is that of the present one.
+    pub fn is_elsewhere(&self, topic: &str, id: &str) -> Option<String> {
+        let before = self.topic_id.as_deref().filter(|before| *before != id)?;
+        Some(format!(
+            "topic {topic} was deleted and made again (its id was {before}, now it is {id}), and what was published to it before is gone"
+        ))
     }
 
     /// Whether this is the database of the checkpoint, set back to before it was made.
@@ -398,6 +412,7 @@ mod tests {
             floor: i64::MIN,
             backfill: Backfill::Rows { after: Some(vec![Some("infinity".into())]), done_rows: 5 },
             newest_us: Some(1),
+            topic_id: None,
             polls_from: None,
             catch_up: None,
         }

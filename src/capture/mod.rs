@@ -220,7 +220,9 @@ impl Engine {
                 table.unit.set(State::Stopped(reason.clone()));
             } else if !self.has_started {
                 table.unit.set(State::Waiting(reason.clone()));
-            } else if !matches!(fault, Fault::Interrupted(_)) && table.standing == Standing::Active {
+            } else if !matches!(fault, Fault::Interrupted(_))
+                && (table.standing == Standing::Active || fault.is_unavailable())
+            {
                 table.unit.set(State::Failing(reason.clone()));
             }
         }

@@ -113,16 +113,18 @@ impl Below {
             "rows of {} were written with {column} below the bound, where polls do not look again, and are not \
              published: {rows} so far.{newest} {} --resync publishes the whole table again.",
             source.quoted,
-            cause(capture, column, late_us)
+            cause(capture, source, late_us)
         ))
     }
 }
 
-fn cause(capture: &Capture, column: &str, late_us: Option<i64>) -> String {
+fn cause(capture: &Capture, source: &Source, late_us: Option<i64>) -> String {
+    let column = &source.watermark_column().name;
+    let is_local = source.watermark_type != WatermarkType::TimestampTz;
     let zone = capture.timezone.as_deref().unwrap_or("UTC");
     let later = |late_us: i64| amount::duration(late_us / 1_000);
     match late_us.map(|late_us| (late_us, Cause::of(late_us))) {
-        Some((late_us, Cause::Zone)) => format!(
+        Some((late_us, Cause::Zone)) if is_local => format!(
             "It was written {} later: whole or half hours are a time zone. {column} is read as {zone} \
              (capture.timezone), and a session writes it in a zone behind: set capture.timezone to that zone, or let \
              all sessions write in {zone}.",
@@ -135,10 +137,13 @@ fn cause(capture: &Capture, column: &str, late_us: Option<i64>) -> String {
             capture.slack_ms
         ),
         other => format!(
-            "{}Sessions in a time zone behind {zone} need capture.timezone, clocks that are behind a greater \
-             capture.slack_ms, and rows that are dated back another capture.tables[].watermark, such as an updated_at \
-             that each write sets to the present.",
-            other.map_or_else(String::new, |(late_us, _)| format!("It was written {} later. ", later(late_us)))
+            "{}{}Clocks that are behind need a greater capture.slack_ms, and rows that are dated back another \
+             capture.tables[].watermark, such as an updated_at that each write sets to the present.",
+            other.map_or_else(String::new, |(late_us, _)| format!("It was written {} later. ", later(late_us))),
+            match is_local {
+                true => format!("Sessions in a time zone behind {zone} need capture.timezone. "),
+                false => String::new(),
+            }
         ),
     }
 }

@@ -10,15 +10,20 @@ use super::{
     sink::Sink,
 };
 use crate::{
-    config::model::Capture,
+    config::model::{Capture, Kafka},
     health::State,
     kafka::{
         admin::{TopicSpec, ensure_topics},
         producer::ProducerError,
         replay,
+        topic::{self, TopicError},
     },
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use tokio::task::JoinHandle;
 
 /// The connections of a turn.
 pub struct Turn {
@@ -27,6 +32,22 @@ pub struct Turn {
     pub searcher: Searcher,
     /// The latest records of this pipeline, by their keys.
     pub checkpoints: HashMap<String, Vec<u8>>,
+    /// Kafka's ids of the tables' topics, as far as they are known.
+    pub topic_ids: HashMap<String, String>,
+    /// They are asked for again now and then.
+    pub topics_asked: Option<AskedTopics>,
+    pub topics_asked_at: Instant,
+}
+
+pub type AskedTopics = JoinHandle<Result<HashMap<String, String>, TopicError>>;
+
+/// Asks Kafka for the ids of the tables' topics.
+pub fn topic_ids(kafka: &Kafka, capture: &Capture) -> AskedTopics {
+    let (kafka, names) = (kafka.clone(), capture.tables.iter().map(|table| table.topic.clone()).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(move || {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        topic::ids(&kafka, &names)
+    })
 }
 
 impl Engine {
@@ -49,6 +70,7 @@ impl Engine {
             self.tables.iter().for_each(|table| table.unit.set(State::Waiting(reason.clone())));
             ensure_topics(&kafka, &topics(&self.capture)).await?;
         }
+        let asked = topic_ids(&kafka, &self.capture);
         let publisher = Publisher::start(&kafka, &self.capture, pulse).await?;
         let topic = self.capture.checkpoint_topic.clone();
         let prefix = format!("{}/", self.pipeline.name);
@@ -63,12 +85,22 @@ impl Engine {
                 return Err(error.into());
             }
         };
+        // Where that is not known, it is asked again later.
+        let topic_ids = asked.await.ok().and_then(Result::ok).unwrap_or_default();
         let sink = Sink::new(publisher, &self.capture, session.side.clone());
         if !self.has_started {
             self.tables.iter().for_each(|table| table.unit.set(State::Starting));
         }
         self.has_started = true;
-        Ok(Turn { session, sink, searcher: Searcher::default(), checkpoints })
+        Ok(Turn {
+            session,
+            sink,
+            searcher: Searcher::default(),
+            checkpoints,
+            topic_ids,
+            topics_asked: None,
+            topics_asked_at: Instant::now(),
+        })
     }
 }
 

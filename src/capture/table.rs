@@ -293,5 +293,6 @@ pub fn beginning(
         polls_from: None,
         catch_up: None,
         newest_us: None,
+        topic_id: None,
     }
 }

@@ -11,7 +11,7 @@ use super::{
     session::Opened,
     silence::{Side, Watch},
     sink::Committed,
-    start::{Turn, blocking, checkpoint_key},
+    start::{self, Turn, blocking, checkpoint_key},
     table::{self, Beginning, Known, Standing},
     timestamp_file,
     value::instant_text,
@@ -35,6 +35,9 @@ const WITNESS: Duration = Duration::from_secs(10);
 const LONG_AWAY_US: i64 = 10_000_000;
 /// Longest wait for a look into a topic, with the snapshot in hand.
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
+/// Between two questions for the ids of topics.
+const BETWEEN_TOPICS: Duration = Duration::from_secs(10);
 
 pub enum TurnEnd {
     /// Shutdown, caught up, or every table stands still.
@@ -78,6 +81,7 @@ impl Engine {
                 return self.end(turn).await;
             }
             self.search(turn).await;
+            self.look_at_topics(turn).await?;
             let count = self.tables.len();
             match (0..count).map(|step| (next_to_load + step) % count).find(|index| self.tables[*index].is_loading()) {
                 Some(index) => {
@@ -95,6 +99,25 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether the topics are still the same: a broker may make one anew, when the producer asks for it, without a word.
+    async fn look_at_topics(&mut self, turn: &mut Turn) -> Result<(), Fault> {
+        if let Some(asked) = turn.topics_asked.take_if(|asked| asked.is_finished()) {
+            turn.topics_asked_at = Instant::now();
+            let Ok(Ok(found)) = asked.await else { return Ok(()) };
+            for table in &self.tables {
+                let topic = &table.configured.topic;
+                let (Some(id), Some(known)) = (found.get(topic), &table.known) else { continue };
+                if let Some(reason) = known.progress.is_elsewhere(topic, id) {
+                    // The next turn finds it in the checkpoint, and refuses that table.
+                    return Err(ProducerError::Failed { action: "publishing", reason }.into());
+                }
+            }
+        } else if turn.topics_asked.is_none() && turn.topics_asked_at.elapsed() > BETWEEN_TOPICS {
+            turn.topics_asked = Some(start::topic_ids(&self.pipeline.kafka, &self.capture));
+        }
+        Ok(())
     }
 
     fn is_done(&self) -> bool {
@@ -262,9 +285,13 @@ impl Engine {
         }
         let source = Arc::new(source);
         let identity = turn.session.identity.clone();
-        let misfit = |progress: &Progress| progress.misfit(&identity, &source, opened.latest);
-        let cannot_resume = |reason| TableError::CannotResume { table: source.quoted.clone(), reason };
         let (topic, beginning) = (table.configured.topic.clone(), table.beginning);
+        let topic_id = turn.topic_ids.get(&topic).cloned();
+        let misfit = |progress: &Progress| {
+            let misfit = progress.misfit(&identity, &source, opened.latest);
+            misfit.or_else(|| progress.is_elsewhere(&topic, topic_id.as_deref()?))
+        };
+        let cannot_resume = |reason| TableError::CannotResume { table: source.quoted.clone(), reason };
         if let Some(known) = &mut self.tables[index].known {
             if let Some(reason) = misfit(&known.progress) {
                 return Err(cannot_resume(reason).into());
@@ -327,6 +354,9 @@ impl Engine {
             };
             table::beginning(&source, &zone, &turn.session.identity, &opened.observation, margins, backfill)
         });
+        let topic_id = topic_id.or_else(|| progress.topic_id.clone());
+        let is_unwritten = is_new || topic_id != progress.topic_id;
+        let progress = Progress { topic_id, ..progress };
         let (bound, done_rows) = (instant_text(progress.polled.bound_us), progress.loaded_rows());
         // An outage is read in chunks.
         let is_behind = !is_new && opened.observation.clock_us - progress.polled.raw_bound_us > LONG_AWAY_US;
@@ -345,7 +375,7 @@ impl Engine {
             written: if is_new { Snapshot::default() } else { progress.polled.snapshot.clone() },
             progress,
             is_silent,
-            is_unwritten: is_new,
+            is_unwritten,
             written_at: Instant::now(),
             is_caught_up: false,
             witness: witness::Record::new(

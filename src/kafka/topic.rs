@@ -18,6 +18,7 @@ use rdkafka::{
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use std::{
+    collections::HashMap,
     ffi::{CStr, CString},
     fmt,
     time::Duration,
@@ -103,6 +104,19 @@ fn look(kafka: &Kafka, topic: &str, rights: bool) -> Result<TopicFacts, TopicErr
     let made: Result<AdminClient<DefaultClientContext>, _> = config.create();
     let client = made.map_err(|source| TopicError::Settings { source })?;
     describe_one(client.inner(), topic, rights, Duration::from_secs(5))
+}
+
+/// The ids of those of `topics` that are there. Blocks some seconds at most.
+pub fn ids(kafka: &Kafka, topics: &[&str]) -> Result<HashMap<String, String>, TopicError> {
+    let mut config = client_config(kafka);
+    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    let made: Result<AdminClient<DefaultClientContext>, _> = config.create();
+    let client = made.map_err(|source| TopicError::Settings { source })?;
+    let described = describe_all(client.inner(), topics, false, Duration::from_secs(10))?;
+    let id = |(name, found): (&&str, Result<TopicFacts, TopicError>)| {
+        Some(((*name).to_owned(), found.ok()?.description.id.to_string()))
+    };
+    Ok(topics.iter().zip(described).filter_map(id).collect())
 }
 
 /// Asks the cluster about `topic`. Blocks at most `timeout`.

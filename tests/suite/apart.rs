@@ -4,7 +4,7 @@ use crate::{
     doctor::{cures, rights::guarded},
     harness::{
         DEADLINE, Db, Run, Test, eventually, eventually_some,
-        kafka::{create_topic, end_offsets},
+        kafka::{create_topic, end_offsets, topics},
         run::Exit,
     },
     pipeline::{committed, config, drain, start, write},
@@ -141,9 +141,20 @@ fn a_topic_that_is_deleted() {
     scene.add("bad", "'after'", "'has nowhere to go'");
     scene.others_go_on(&run, "does not exist any more");
     create_topic(&scene.test.brokers, &topic, 1, &[]);
+    // What was in it is gone, and nobody goes on for long as if it were there.
+    eventually(DEADLINE, "the table stops", || scene.state(&run, "bad").1.contains("was deleted and made again"));
+    scene.others_go_on(&run, "--resync");
+    drop(run);
+    let run = start(&scene.test, &scene.file, &["--resync"], &[]);
+    scene.wait_for("bad", "before");
     scene.wait_for("bad", "after");
-    scene.db.execute("DELETE FROM bad WHERE id = 'before'");
-    scene.finish(run);
+    drop(run);
+    // So it is where it is made again while nobody looks.
+    crate::harness::block_on(deleting.delete_topics(&[&topic], &AdminOptions::new())).expect("deleted");
+    eventually(DEADLINE, "the topic is gone", || !topics(&scene.test.brokers).contains(&topic));
+    let mut run = start(&scene.test, &scene.file, &["--until-caught-up"], &[]);
+    assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}", run.stderr());
+    assert!(run.stderr().contains("was deleted and made again"), "{}", run.stderr());
 }
 
 /// Somebody's transaction that hangs on the topic keeps a new table from being looked at, and no other.
