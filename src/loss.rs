@@ -68,10 +68,22 @@ pub fn topic_of(log_id: &str) -> &str {
     log_id.split_once('+').map_or(log_id, |(id, _)| id)
 }
 
+/// Whether it is the id of a log that was truncated and has grown again.
+pub fn is_regrown(log_id: &str) -> bool {
+    log_id.contains('+')
+}
+
 /// The id of the log that has taken the place of this one.
 pub fn next_log(log_id: &str) -> String {
     let (id, n) = log_id.split_once('+').unwrap_or((log_id, "0"));
     format!("{id}+{}", n.parse::<u32>().unwrap_or(0) + 1)
+}
+
+/// The id of a log, and those of the logs of the same topic that it has taken the place of, the newest first.
+pub fn logs_up_to(log_id: &str) -> Vec<String> {
+    let (id, n) = log_id.split_once('+').unwrap_or((log_id, "0"));
+    let regrown = (1..=n.parse::<u32>().unwrap_or(0)).rev().map(|n| format!("{id}+{n}"));
+    regrown.chain([id.to_owned()]).collect()
 }
 
 /// `log<n>`, the name of a log by its id.
@@ -88,6 +100,11 @@ mod tests {
         assert_eq!((next_log("h0-_").as_str(), topic_of("h0-_")), ("h0-_+1", "h0-_"));
         assert_eq!((next_log("h0-_+9").as_str(), topic_of("h0-_+9")), ("h0-_+10", "h0-_"));
         assert_eq!(log_name("h0-_+9"), "log9");
+        assert_eq!(
+            (logs_up_to("h0-_"), logs_up_to("h0-_+2")),
+            (vec!["h0-_".into()], vec!["h0-_+2".into(), "h0-_+1".into(), "h0-_".into()])
+        );
+        assert!(is_regrown("h0-_+1") && !is_regrown("h0-_"));
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! **A lake whose files are gone** is landed again. Files that the backup holds are copied back; for the others
 //! the ledger is set to where the files that are there support it ([`super::support`]), and a landing reads on
 //! from Kafka there. Files that hold records which are going to be read again are set aside, into
-//! `<checkpoint_location>/<topic>.aside/`; of one that holds older records than the topic, too, the part with these
-//! stays in the table ([`super::divide`]). The ledger is written last: until then a landing refuses to begin
+//! `<checkpoint_location>/<topic>.aside/`; of one that holds others, too, which are older than the topic or have gone with
+//! the end of its log, the part with these stays in the table ([`super::divide`]). The ledger is written last: until then a landing refuses to begin
 //! beside the files, so that a restore that was killed is simply run again.
 //!
 //! **What is missing** is told by offsets: records that were in lost files and that the topic no longer holds,
@@ -16,11 +16,11 @@
 
 use super::{
     KeepError, Left, backup, backup_tables,
-    divide::{self, Part},
+    divide::{self, Part, Stays},
     land_tables, left_lines,
     manifest::{DataFile, LandPart, Manifest, PartitionPart, TopicState},
     replays, schema_path,
-    support::{Held, Support, support},
+    support::{Gone, Held, Support, support},
 };
 use crate::{
     app::group_digits,
@@ -34,7 +34,7 @@ use crate::{
     },
     lake::{
         LakeError, directory,
-        ledger::{Progress, Root},
+        ledger::{Common, Progress, Root},
         ledger_file::Ledger,
         lock::{self, Attempt},
         reader::{self, FileName},
@@ -242,17 +242,21 @@ fn plan_land<'a>(
                     copied.push(file.clone());
                 }
                 let mut lacking = held(&name, file.rows, is_there);
-                // Divided by a restore that was killed: its older part is there.
-                let is_part = |other: &FileName| {
-                    (other.partition, other.generation, other.first_offset)
-                        == (name.partition, name.generation, name.first_offset)
-                        && other.last_offset < name.last_offset
+                // Divided by a restore that was killed: one part of it is there, or both.
+                let part = |is_it: &dyn Fn(&FileName) -> bool| {
+                    let is_here = |at: u8, path: &str| at == number as u8 && path.starts_with(&format!("date={date}/"));
+                    let of_it = |other: &FileName| {
+                        (other.partition, other.generation) == (name.partition, name.generation) && is_it(other)
+                    };
+                    let found = there.iter().find(|((at, path), other)| is_here(*at, path) && of_it(other));
+                    found.filter(|_| !is_there).map(|(_, other)| other)
                 };
-                let part = there.iter().find(|((at, path), other)| {
-                    *at == number as u8 && path.starts_with(&format!("date={date}/")) && is_part(other)
-                });
-                if let (false, Some((_, other))) = (is_there, part) {
-                    lacking.first = other.last_offset + 1;
+                let (first, last) = (name.first_offset, name.last_offset);
+                if let Some(head) = part(&|other| other.first_offset == first && other.last_offset < last) {
+                    lacking.first = head.last_offset + 1;
+                }
+                if let Some(tail) = part(&|other| other.first_offset > first && other.last_offset == last) {
+                    lacking.last = tail.first_offset - 1;
                 }
                 found.push(Found { root, path: file.path.clone(), held: lacking, name });
             }
@@ -280,16 +284,22 @@ fn plan_land<'a>(
         let topic_id = loss::topic_of(&progress.topic_id);
         let same = topic.filter(|topic| topic.id == topic_id);
         let extent = same.and_then(|topic| topic.partitions.iter().find(|extent| extent.partition == partition));
-        let current: Vec<&Found> = found.iter().filter(|found| found.name.generation == progress.generation).collect();
-        let held: Vec<Held> = current.iter().map(|found| found.held).collect();
+        // Of a log that was truncated, what the topic still holds can be read again.
+        let cut_at = |found: &Found| match progress.common(found.name.generation) {
+            Common { is_unsure: true, .. } => Common::NOTHING.to,
+            _ if extent.is_none() && found.name.generation < progress.generation => Common::NOTHING.to,
+            common => common.to,
+        };
+        let known = found.iter().filter(|found| found.name.generation <= progress.generation);
+        let (current, retired): (Vec<&Found>, Vec<&Found>) = known.partition(|found| found.held.first < cut_at(found));
+        let held = |found: &&Found| Held { last: found.held.last.min(cut_at(found) - 1), ..found.held };
+        let held: Vec<Held> = current.iter().map(held).collect();
         let Support { next, aside, divided, mut gone } =
             support(progress.next, extent.map(|extent| extent.first), &held);
-        let retired = found.iter().filter(|found| found.name.generation < progress.generation && !found.held.is_there);
-        gone.extend(retired.map(|found| super::support::Gone {
-            first: found.held.first,
-            last: found.held.last,
-            rows: found.held.rows,
-        }));
+        let cut_off = current.iter().zip(&held).filter(|(found, held)| found.held.last > held.last);
+        let cut_off = cut_off.map(|(found, held)| Held { first: held.last + 1, ..found.held });
+        let lost = retired.iter().map(|found| found.held).chain(cut_off).filter(|held| !held.is_there);
+        gone.extend(lost.map(|Held { first, last, rows, .. }| Gone { first, last, rows }));
         report.missing.extend(gone.into_iter().map(|gone| Missing {
             topic: part.topic.clone(),
             partition,
@@ -316,22 +326,25 @@ fn plan_land<'a>(
             });
         }
         let mut parts = Vec::new();
-        for found in divided.into_iter().map(|index| current[index]) {
+        let low = extent.map_or(0, |extent| extent.first);
+        let older = divided.into_iter().map(|index| (current[index], Stays::Before(low)));
+        let later = aside.iter().filter(|index| current[**index].held.last > held[**index].last);
+        let later = later.map(|index| (current[*index], Stays::From(held[*index].last + 1)));
+        for (found, stays) in older.chain(later) {
             let from_backup = copied.iter().find(|file| (file.root, &file.path) == (found.root, &found.path));
             let source = match from_backup.and_then(|file| file.part.as_ref()) {
                 Some(part) => backup.join(&part.path),
                 None => place.root(found.root).join(&found.path),
             };
-            let low = extent.map_or(0, |extent| extent.first);
             let file = divide::Straddling { root: found.root, path: &found.path, name: &found.name, source };
-            match divide::plan(pipeline, table, file, low)? {
+            match divide::plan(pipeline, table, &file, stays)? {
                 divide::Plan::Part(part) => parts.push(part),
                 divide::Plan::Nothing => {}
                 divide::Plan::Unsure { rows } => report.missing.push(Missing {
                     topic: part.topic.clone(),
                     partition,
-                    first_offset: found.held.first,
-                    last_offset: low - 1,
+                    first_offset: if let Stays::From(cut) = stays { cut } else { found.held.first },
+                    last_offset: if let Stays::Before(low) = stays { low - 1 } else { found.held.last },
                     rows: Some(rows),
                     what: format!(
                         "the topic holds them no longer; their rows stand in {} alone, among others that are landed \
@@ -345,8 +358,10 @@ fn plan_land<'a>(
                 }),
             }
         }
-        let aside: Vec<(Root, String)> =
-            aside.into_iter().map(|index| (current[index].root, current[index].path.clone())).collect();
+        // Of a log that the ledger does not know yet: all of it is landed again.
+        let unknown = found.iter().filter(|found| found.name.generation > progress.generation);
+        let aside = aside.into_iter().map(|index| current[index]).chain(unknown);
+        let aside: Vec<(Root, String)> = aside.map(|found| (found.root, found.path.clone())).collect();
         // What is about to be read again need not be copied.
         copied.retain(|file| !aside.contains(&(file.root, file.path.clone())));
         let aside: Vec<(Root, String)> = aside
@@ -357,7 +372,7 @@ fn plan_land<'a>(
             "{what}: copy {} files, set {} aside{}, land on from offset {next}",
             group_digits(copied.len() as u64),
             group_digits(aside.len() as u64),
-            match parts.iter().map(|part| part.rows).sum::<u64>() {
+            match parts.iter().map(|part| part.rows.end - part.rows.start).sum::<u64>() {
                 0 => String::new(),
                 rows => format!(" but for {} rows that the topic holds no longer", group_digits(rows)),
             }

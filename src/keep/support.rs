@@ -5,7 +5,7 @@
 //! aside; they are not deleted, for the broker might know less than it said. Where such a file holds older records
 //! than the topic as well, it is divided before, and the older part stays.
 
-/// A file of one partition and generation.
+/// A file of one partition, as far as its records are of the log that is landed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     pub first: i64,

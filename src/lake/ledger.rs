@@ -14,7 +14,7 @@
 //!
 //! Everything here is pure; `ledger_file` does the reading and writing.
 
-use crate::kafka::consumer::LastRecord;
+use crate::{kafka::consumer::LastRecord, loss};
 use serde::{Deserialize, Serialize};
 
 const HEADER_MAGIC: &[u8; 8] = b"HWLEDGER";
@@ -70,6 +70,23 @@ pub struct AcceptedLoss {
     pub offset: i64,
     /// From then on.
     pub generation: u32,
+    /// Whether nobody could tell which of the records before `offset` had landed. None of them is landed again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsure: bool,
+}
+
+/// What files of a generation have in common with the log that is landed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Common {
+    /// Records before this offset stand in both.
+    pub to: i64,
+    /// Some of these may be others all the same.
+    pub is_unsure: bool,
+}
+
+impl Common {
+    pub const ALL: Common = Common { to: i64::MAX, is_unsure: false };
+    pub const NOTHING: Common = Common { to: i64::MIN, is_unsure: false };
 }
 
 /// Progress of a partition.
@@ -100,6 +117,34 @@ impl Progress {
         }
         let followed = self.losses.iter().find(|loss| loss.generation == generation.saturating_add(1))?;
         followed.topic_id_before.as_deref()
+    }
+
+    /// What files of a generation have in common with the present log. Of a topic that was made anew it is nothing, and
+    /// so it is where an older version has noted no losses.
+    pub fn common(&self, generation: u32) -> Common {
+        let mut common = Common::ALL;
+        for later in generation + 1..=self.generation {
+            let begun = self.losses.iter().find(|loss| loss.generation == later);
+            let Some(cut) = begun.filter(|loss| loss::is_regrown(&loss.topic_id)) else { return Common::NOTHING };
+            common = Common { to: common.to.min(cut.offset), is_unsure: common.is_unsure || cut.is_unsure };
+        }
+        common
+    }
+
+    /// Offsets that were deleted before they had landed.
+    pub fn deleted(&self) -> u64 {
+        let before = std::iter::once(None).chain(self.losses.iter().map(Some));
+        let deleted = self.losses.iter().zip(before).filter(|(loss, before)| {
+            let is_same = loss.topic_id_before.as_ref().is_none_or(|before| *before == loss.topic_id);
+            is_same && loss.offset > loss.next && before.is_none_or(|before| before.generation == loss.generation)
+        });
+        deleted.map(|(loss, _)| loss.offset.abs_diff(loss.next)).sum()
+    }
+
+    /// Before this offset stand records of which nobody knows whether they have landed.
+    pub fn unsure_to(&self) -> i64 {
+        let unsure = self.losses.iter().filter(|loss| loss.is_unsure);
+        unsure.map(|loss| loss.offset.min(self.common(loss.generation).to)).max().unwrap_or(0)
     }
 }
 
@@ -269,6 +314,7 @@ mod tests {
             next: 9,
             offset: 5,
             generation,
+            is_unsure: false,
         };
         // Made again twice, the second time noted by a version that kept no id; truncated, with records deleted after it.
         let losses =
@@ -403,6 +449,7 @@ mod tests {
             next: 25,
             offset: 20,
             generation: 1,
+            is_unsure: false,
         };
         let progress = Progress {
             topic_id: "id+1".into(),
@@ -414,6 +461,42 @@ mod tests {
         let bytes = Record::Snapshot { progress: progress.clone() }.encode().unwrap();
         assert_eq!(std::str::from_utf8(&bytes[PREFIX_LENGTH..]).unwrap(), stored);
         assert_eq!(recover(&[&header()[..], &bytes].concat()).unwrap().progress, Some(progress));
+    }
+
+    #[test]
+    fn a_file_shares_with_the_log_what_came_before_all_later_truncations() {
+        let loss = |topic_id: &str, next, offset, generation, is_unsure| AcceptedLoss {
+            topic_id: topic_id.into(),
+            topic_id_before: None,
+            next,
+            offset,
+            generation,
+            is_unsure,
+        };
+        let losses = vec![
+            loss("old", 5, 9, 0, false),
+            loss("id", 70, 0, 1, false),
+            loss("id", 10, 15, 1, false),
+            loss("id+1", 100, 60, 2, false),
+            loss("id+1", 80, 84, 2, false),
+            loss("id+2", 200, 90, 3, true),
+            loss("id+3", 95, 50, 4, false),
+        ];
+        let of = |losses: &[AcceptedLoss], generation| Progress {
+            topic_id: "id+3".into(),
+            generation,
+            losses: losses.to_vec(),
+            ..progress(9, 300)
+        };
+        let all = of(&losses, 4);
+        let common = |to, is_unsure| Common { to, is_unsure };
+        let expected = [Common::NOTHING, common(50, true), common(50, true), common(50, false), Common::ALL];
+        assert_eq!([0, 1, 2, 3, 4].map(|generation| all.common(generation)), expected);
+        assert_eq!(of(&losses[..6], 3).common(1), common(60, true));
+        assert_eq!((all.deleted(), all.unsure_to(), of(&losses[..6], 3).unsure_to()), (4 + 5 + 4, 50, 90));
+        // As an older version has left it.
+        assert_eq!(of(&[], 2).common(1), Common::NOTHING);
+        assert_eq!((of(&[], 2).deleted(), of(&[], 2).unsure_to()), (0, 0));
     }
 
     #[test]

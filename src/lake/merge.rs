@@ -12,6 +12,7 @@ use arrow_schema::{ArrowError, DataType, Fields, Schema};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::{
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -47,7 +48,7 @@ pub fn merge(
     metadata: &[(&str, String)],
 ) -> Result<(Written, Content), LakeError> {
     let wrong = |what: String| LakeError::Merge { path: target.to_owned(), what };
-    let written = write(sources, u64::MAX, target, level, metadata)?;
+    let written = write(sources, 0..u64::MAX, target, level, metadata)?;
     failpoint::hit("compact.before_check").map_err(LakeError::io("read", target))?;
     let (before, after) = (content(sources)?, content(&[target.to_owned()])?);
     if before != after || written.rows != before.rows {
@@ -56,28 +57,28 @@ pub fn merge(
     Ok((written, after))
 }
 
-/// Writes the first `rows` rows of `source` to `target`, and makes it durable.
-pub fn head(
+/// Writes some rows of `source` to `target`, by their numbers, and makes it durable.
+pub fn part(
     source: &Path,
-    rows: u64,
+    rows: Range<u64>,
     target: &Path,
     level: i32,
     metadata: &[(&str, String)],
 ) -> Result<Written, LakeError> {
-    let written = write(&[source.to_owned()], rows, target, level, metadata)?;
-    if written.rows == rows {
+    let written = write(&[source.to_owned()], rows.clone(), target, level, metadata)?;
+    if written.rows == rows.end - rows.start {
         return Ok(written);
     }
     Err(LakeError::Merge {
         path: target.to_owned(),
-        what: format!("{rows} rows were asked for, and {} are there", written.rows),
+        what: format!("the rows {} to {} were asked for, and {} are there", rows.start, rows.end, written.rows),
     })
 }
 
-/// Writes at most `limit` rows of `sources`, which have equal columns, and makes them durable.
+/// Writes those of `rows` that `sources` have, which have equal columns, and makes them durable.
 fn write(
     sources: &[PathBuf],
-    limit: u64,
+    rows: Range<u64>,
     target: &Path,
     level: i32,
     metadata: &[(&str, String)],
@@ -97,17 +98,17 @@ fn write(
         };
         error.into_iter().chain(batches.into_iter().flatten())
     });
-    let mut left = limit;
-    let batches = batches.map_while(|batch| {
-        let taken = batch.map_err(|error| ArrowError::ExternalError(Box::new(error))).and_then(|batch| {
-            let rows = usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows());
-            left -= rows as u64;
+    let mut at = 0;
+    let batches = batches.map(|batch| {
+        batch.map_err(|error| ArrowError::ExternalError(Box::new(error))).and_then(|batch| {
+            let within = |row: u64| usize::try_from(row.saturating_sub(at)).unwrap_or(usize::MAX).min(batch.num_rows());
+            let (first, end) = (within(rows.start), within(rows.end));
+            at += batch.num_rows() as u64;
             // Without the footer's own metadata, which is each file's.
-            Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?.slice(0, rows))
-        });
-        // Nothing is left to take where a batch gives none.
-        Some(taken).filter(|taken| taken.as_ref().map_or(true, |batch| batch.num_rows() > 0))
+            Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?.slice(first, end - first))
+        })
     });
+    let batches = batches.filter(|batch| batch.as_ref().map_or(true, |batch| batch.num_rows() > 0));
     let (written, file) = encoder.write(target, batches)?;
     file.sync_all().map_err(LakeError::io("sync", target))?;
     Ok(written)
@@ -240,6 +241,22 @@ mod tests {
             ids.extend_from_slice(batch.unwrap().column(0).as_primitive::<Int64Type>().values());
         }
         assert_eq!(ids, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_part_is_some_of_the_rows_or_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let source = file(path, "a", &[1, 2, 3, 4], &[Some("x"), None, None, Some("y")]);
+        for (rows, expected) in [(0..2, &[1, 2][..]), (1..3, &[2, 3]), (3..4, &[4])] {
+            part(&source, rows, &path.join("part"), 1, &[]).unwrap();
+            let batches = FileReader::open(&path.join("part"), None).unwrap();
+            let ids = batches.flat_map(|batch| {
+                batch.unwrap().column(0).as_primitive::<Int64Type>().values().iter().copied().collect::<Vec<_>>()
+            });
+            assert_eq!(ids.collect::<Vec<_>>(), expected);
+        }
+        assert!(matches!(part(&source, 3..5, &path.join("part"), 1, &[]), Err(LakeError::Merge { .. })));
     }
 
     #[test]

@@ -126,7 +126,17 @@ pub async fn columns(table: &LandTable, client: Option<&Client>) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lake::reader;
+    use crate::{kafka::consumer::LastRecord, lake::reader};
+
+    #[test]
+    fn a_log_that_ends_behind_the_last_record_has_lost_marks_at_most() {
+        let last = Some(LastRecord { offset: 17, leader_epoch: 3 });
+        let read = Progress { topic_id: "i".into(), next: 20, last, ..Progress::default() };
+        let lost = |high| loss("t", 0, &read, "i", 0, high).is_some();
+        assert_eq!([16, 17, 18, 19, 20, 21].map(lost), [true, true, false, false, false, false]);
+        let unknown = Progress { last: None, ..read };
+        assert!(loss("t", 0, &unknown, "i", 0, 19).is_some());
+    }
 
     #[test]
     fn a_file_is_known_by_the_offsets_that_its_ledger_has_passed() {

@@ -187,20 +187,20 @@ impl Open {
 
     /// Goes on where the loss says.
     pub fn accept(&mut self, lost: &Lost) -> Result<(), LakeError> {
-        let Lost { loss, accepted } = lost;
+        let Lost { loss, accepted, is_unsure } = lost;
         tracing::warn!(offset = accepted.offset, loss = loss.name, "this loss was accepted: {}", loss.what);
         self.last = None;
-        self.begin_at(accepted)
+        self.begin_at(accepted, *is_unsure)
     }
 
     /// Goes on elsewhere, and stores that at once, so that the next start need not ask again. What follows is to be
     /// read by opening it anew.
-    pub fn begin_at(&mut self, start: &Start) -> Result<(), LakeError> {
+    pub fn begin_at(&mut self, start: &Start, is_unsure: bool) -> Result<(), LakeError> {
         let before = self.store.progress().cloned().unwrap_or_default();
         self.log_id = start.log_id.clone();
         self.generation = start.generation;
         self.position = start.offset;
-        let losses = [before.losses.as_slice(), &[start.note(&before)]].concat();
+        let losses = [before.losses.as_slice(), &[start.note(&before, is_unsure)]].concat();
         self.append(start.offset, Vec::new(), losses)?;
         self.store.publish()
     }

@@ -44,18 +44,21 @@ pub struct Lost {
     pub loss: Loss,
     /// Where it is gone on at once the loss is accepted.
     pub accepted: Start,
+    /// Whether nobody knows which of the records before that have landed.
+    pub is_unsure: bool,
 }
 
 impl Start {
     /// What the ledger keeps of the loss after which reading begins here; `progress` is that before.
-    pub fn note(&self, progress: &Progress) -> AcceptedLoss {
-        let Start { log_id, generation, offset, .. } = self;
+    pub fn note(&self, progress: &Progress, is_unsure: bool) -> AcceptedLoss {
+        let Start { log_id, generation, offset, .. } = self.clone();
         AcceptedLoss {
-            topic_id: log_id.clone(),
+            topic_id: log_id,
             topic_id_before: Some(progress.topic_id.clone()),
             next: progress.next,
-            offset: *offset,
-            generation: *generation,
+            offset,
+            generation,
+            is_unsure,
         }
     }
 }
@@ -78,7 +81,7 @@ pub fn resume(topic: &str, partition: i32, progress: Option<&Progress>, held: &H
     let next = progress.next;
     let lost = |to: &str, what, then: String, accepted| {
         let name = Loss::name("", topic, partition, next, to);
-        Resume::Lost(Box::new(Lost { loss: Loss { name, what, then }, accepted }))
+        Resume::Lost(Box::new(Lost { loss: Loss { name, what, then }, accepted, is_unsure: false }))
     };
     let known_id = loss::topic_of(&progress.topic_id);
     if known_id != held.topic_id {
@@ -140,7 +143,8 @@ pub fn diverged(topic: &str, partition: i32, progress: &Progress, common: Option
     let then = format!("to land what stands there from {offset} on{unknown}");
     let log_id = loss::next_log(&progress.topic_id);
     let name = Loss::name("", topic, partition, next, loss::log_name(&log_id));
-    Lost { loss: Loss { name, what, then }, accepted: plain(log_id, progress.generation + 1, offset) }
+    let accepted = plain(log_id, progress.generation + 1, offset);
+    Lost { loss: Loss { name, what, then }, accepted, is_unsure: common.is_none() }
 }
 
 #[cfg(test)]

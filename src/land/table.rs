@@ -357,7 +357,7 @@ impl Table {
                 Some(Cut::Marks(start)) => {
                     let offset = start.offset;
                     tracing::info!(%topic, partition = id, offset, "the log has lost marks of transactions, and no record");
-                    return Ok(open.begin_at(&start)?);
+                    return Ok(open.begin_at(&start, false)?);
                 }
                 Some(Cut::Records(lost)) => lost,
                 None => {

@@ -4,7 +4,7 @@
 //! may be missing; what lies beyond those offsets came later and may not. Of what an older program dropped the note
 //! has the sum alone: that many rows of all dates before the latest that it names.
 
-use super::{canon::Kind, source_plan};
+use super::{canon::Kind, logs::Logs, source_plan};
 use crate::lake::upkeep::{Dropped, Tally, Went};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -34,8 +34,7 @@ pub struct Expired {
     table: Side,
     dead_letters: Side,
     date_column: String,
-    /// By partition, the generation of the topic's present records.
-    generations: HashMap<i32, u32>,
+    logs: Logs,
 }
 
 /// What missing rows of dropped dates came to.
@@ -55,8 +54,8 @@ pub struct At {
 }
 
 impl Expired {
-    pub fn new(dropped: &Dropped, date_column: &str, generations: HashMap<i32, u32>) -> Expired {
-        let mut expired = Expired { date_column: date_column.to_owned(), generations, ..Expired::default() };
+    pub fn new(dropped: &Dropped, date_column: &str, logs: Logs) -> Expired {
+        let mut expired = Expired { date_column: date_column.to_owned(), logs, ..Expired::default() };
         expired.table = expired.side(&dropped.table, "rows");
         expired.dead_letters = expired.side(&dropped.dead_letters, "dead letters");
         expired
@@ -91,8 +90,9 @@ impl Expired {
     }
 
     fn went(&self, went: &Went, at: At) -> bool {
-        let current = self.generations.get(&at.partition).copied().unwrap_or_default();
-        went.to.get(&at.partition).is_some_and(|(generation, last)| *generation == current && at.offset <= *last)
+        went.to.get(&at.partition).is_some_and(|(generation, last)| {
+            at.offset <= *last && at.offset < self.logs.common(at.partition, *generation).to
+        })
     }
 
     /// The allowance of a row of the source; 0 is none.
@@ -166,7 +166,7 @@ mod tests {
         let dates = dates.iter().map(|(date, went)| ((*date).to_owned(), went.clone())).collect();
         let table = Tally { before: Some("2025-02-01".to_owned()), rows, dates };
         let dead_letters = Tally { before: Some("2025-02-01".to_owned()), rows: 2, dates: BTreeMap::new() };
-        Expired::new(&Dropped { table, dead_letters }, "at", HashMap::new())
+        Expired::new(&Dropped { table, dead_letters }, "at", Logs::default())
     }
 
     #[test]

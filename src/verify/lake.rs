@@ -6,6 +6,7 @@ use super::{
     expired::Expired,
     judge::{Judge, Refused},
     lake_plan::{KAFKA_OFFSET, LakePlan, Rows, UnknownType},
+    logs::Logs,
     progress::Progress,
     report::Difference,
     row::{RowBytes, place_key},
@@ -16,6 +17,7 @@ use crate::{
     config::model::LandTable,
     kafka::reader::Extent,
     lake::{
+        ledger::Common,
         reader::{self, FileReader, LakeReadError, TableFile},
         upkeep,
     },
@@ -55,8 +57,7 @@ pub struct Lake {
     pub warnings: Vec<String>,
     /// Files that are wrong as a whole.
     pub misfits: Vec<Misfit>,
-    /// Greatest generation by partition: older files are of offsets that have begun anew since.
-    generations: HashMap<i32, u32>,
+    pub logs: Logs,
     vouched: Vouched,
     /// By file: whether the ledger and the file's own footer say that it is one of this landing.
     is_vouched: Vec<bool>,
@@ -123,7 +124,7 @@ impl Lake {
             expected_rows: 0,
             warnings,
             misfits,
-            generations: HashMap::new(),
+            logs: vouched.logs(),
             vouched,
             is_vouched: Vec::new(),
             expired: Expired::default(),
@@ -139,14 +140,16 @@ impl Lake {
         for file in dead_letters {
             lake.add(file)?;
         }
-        for file in &lake.files {
-            let greatest = lake.generations.entry(file.name.partition).or_default();
-            *greatest = file.name.generation.max(*greatest);
-        }
+        lake.files.iter().for_each(|file| lake.logs.add(&file.name));
         // Read last: what was dropped before the listing has been noted by now.
         let dropped = upkeep::dropped(&upkeep::Place::of(land))?;
-        lake.expired = Expired::new(&dropped, &land.date_column, lake.generations.clone());
+        lake.expired = Expired::new(&dropped, &land.date_column, lake.logs.clone());
         Ok(lake)
+    }
+
+    /// Whether records that landed, or never did, are gone by a loss that was accepted.
+    pub fn have_lost(land: &LandTable, topic_id: &str) -> Result<bool, LakeError> {
+        Ok(Vouched::begin(land, topic_id)?.begun().have_lost())
     }
 
     /// Takes a file of the landing, and gives it opened; one that cannot be read is a misfit.
@@ -174,8 +177,14 @@ impl Lake {
         Ok(Some(opened))
     }
 
-    fn is_retired(&self, file: &TableFile) -> bool {
-        self.generations.get(&file.name.partition).is_some_and(|generation| file.name.generation < *generation)
+    fn common(&self, file: &TableFile) -> Common {
+        self.logs.common(file.name.partition, file.name.generation)
+    }
+
+    /// The offsets of a file that stand in the log that is compared; none where there are none.
+    fn compared(&self, file: &TableFile) -> Option<(i64, i64)> {
+        let to = self.common(file).to;
+        (file.name.first_offset < to).then_some((file.name.first_offset, file.name.last_offset.min(to - 1)))
     }
 
     pub fn is_dead_letter(&self, file: u32) -> bool {
@@ -186,11 +195,16 @@ impl Lake {
     pub fn policy(&self, extents: &[Extent], young_from_us: i64, has_offset: bool) -> LakePolicy {
         let mut partitions: HashMap<i32, PartitionState> = extents
             .iter()
-            .map(|extent| (extent.partition, PartitionState { first: extent.first, end: extent.end, landed_to: None }))
+            .map(|extent| {
+                let unsure_to = self.logs.unsure_to(extent.partition);
+                let state = PartitionState { first: extent.first, end: extent.end, landed_to: None, unsure_to };
+                (extent.partition, state)
+            })
             .collect();
-        for file in self.files.iter().filter(|file| !self.is_retired(file)) {
-            if let Some(partition) = partitions.get_mut(&file.name.partition) {
-                partition.landed_to = partition.landed_to.max(Some(file.name.last_offset));
+        for file in &self.files {
+            if let (Some(partition), Some((_, last))) = (partitions.get_mut(&file.name.partition), self.compared(file))
+            {
+                partition.landed_to = partition.landed_to.max(Some(last));
             }
         }
         for (partition, state) in &mut partitions {
@@ -200,14 +214,16 @@ impl Lake {
             let is_vouched = self.is_vouched[index];
             let is_letters = self.is_dead_letter(index as u32);
             let says_places = is_letters || (has_offset && self.schemas[index].index_of(KAFKA_OFFSET).is_ok());
-            if self.is_retired(file) {
+            let Some((first, last)) = self.compared(file) else {
                 // Before any offset that the topic can hold now.
-                return Span { first: -1, last: -1, is_vouched, says_places: false };
-            }
-            Span { first: file.name.first_offset, last: file.name.last_offset, is_vouched, says_places }
+                return Span { first: -1, last: -1, is_vouched, says_places: false, is_cut: true };
+            };
+            let is_cut = last < file.name.last_offset || self.common(file).is_unsure;
+            // What stands behind the cut has the places of others.
+            Span { first, last, is_vouched, says_places: says_places && !is_cut, is_cut }
         };
         let spans = self.files.iter().enumerate().map(span).collect();
-        LakePolicy { spans, partitions, young_from_us }
+        LakePolicy { spans, partitions, young_from_us, deleted: self.logs.deleted() }
     }
 
     pub fn plan(
@@ -224,10 +240,10 @@ impl Lake {
 
     pub fn columns_by_offset(&self, plan: &LakePlan) -> ColumnsByOffset {
         let spans = self.files[..self.data_files].iter().zip(&self.schemas);
-        let current = spans.filter(|(file, _)| !self.is_retired(file));
-        ColumnsByOffset::new(current.map(|(file, schema)| {
-            (file.name.partition, file.name.first_offset, file.name.last_offset, plan.mask_of(schema))
-        }))
+        let compared = spans.filter_map(|(file, schema)| Some((file.name.partition, self.compared(file)?, schema)));
+        ColumnsByOffset::new(
+            compared.map(|(partition, (first, last), schema)| (partition, first, last, plan.mask_of(schema))),
+        )
     }
 
     /// Writes an entry for every row of the table.
@@ -284,6 +300,7 @@ impl Lake {
         let (mut bytes, mut key) = (RowBytes::default(), Vec::new());
         for (index, file) in self.files.iter().enumerate().skip(self.data_files) {
             let mut position = 0;
+            let to = self.common(file).to;
             for batch in FileReader::open(&file.path, Some(&DEAD_LETTER_COLUMNS))? {
                 let read = batch.and_then(|batch| Ok((Stored::new(&batch, &file.path)?, batch.num_rows())));
                 let (stored, rows) = match read {
@@ -305,9 +322,10 @@ impl Lake {
                             payload: stored.payload(row),
                             fields: fields.as_ref(),
                         };
-                        let mask = if self.is_retired(file) { ALL } else { columns.mask(place.0, place.1) };
+                        let is_compared = place.1 < to;
+                        let mask = if is_compared { columns.mask(place.0, place.1) } else { ALL };
                         let is_founded = judge.may_be_refused(&refused, mask);
-                        if !self.is_retired(file) && place.1 >= 0 {
+                        if is_compared && place.1 >= 0 {
                             letters.offsets.entry(place.0).or_default().insert(place.1 as u64);
                         }
                         *letters.reasons.entry(reason.to_owned()).or_default() += 1;

@@ -4,7 +4,9 @@
 //!
 //! A ledger is believed only where it speaks against the pipeline ([`vouched`]): what lies below its offset is not on
 //! its way any more, and a file beyond it is nobody's. And what `expire` dropped is known only by its own note
-//! ([`expired`]): so many rows of a date as it names may be missing, and no more.
+//! ([`expired`]): so many rows of a date as it names may be missing, and no more. So are the losses that somebody has
+//! accepted ([`logs`]): at most as many rows are missing as offsets were deleted before they had landed, and files keep
+//! rows of a log that was truncated after they had.
 //!
 //! **Source against topic, to the row version.** The present version of every row is among the
 //! records of its key. A row that is not there is lost, unless a record of its key has the same
@@ -38,6 +40,7 @@ mod explain;
 pub mod judge;
 mod lake;
 pub mod lake_plan;
+mod logs;
 mod progress;
 pub mod report;
 pub mod row;

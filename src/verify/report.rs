@@ -78,6 +78,8 @@ pub struct Counts {
     pub pending_count: u64,
     /// No longer in the topic, and so compared only as far as the lake allows.
     pub expired_count: u64,
+    /// Lost before they had landed, as somebody has accepted.
+    pub accepted_count: u64,
     /// Fields of records that no column takes.
     pub unknown_fields: u64,
 }
@@ -97,6 +99,7 @@ impl Counts {
         self.changed_in_place_count += other.changed_in_place_count;
         self.pending_count += other.pending_count;
         self.expired_count += other.expired_count;
+        self.accepted_count += other.accepted_count;
         self.unknown_fields += other.unknown_fields;
     }
 }
@@ -196,6 +199,7 @@ impl fmt::Display for TableReport {
             ("changed in place", counts.changed_in_place_count),
             ("pending", counts.pending_count),
             ("expired", counts.expired_count),
+            ("accepted losses", counts.accepted_count),
             ("unknown fields", counts.unknown_fields),
         ] {
             if count > 0 {

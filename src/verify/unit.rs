@@ -82,8 +82,9 @@ impl Unit {
         let expected = source.as_ref().map_or(0, |source| source.estimated_rows);
         let mut captured = source.as_ref().map(|_| Spill::new(&directory, expected + records)).transpose()?;
         let mut landed = land.map(|_| Spill::new(&directory, 2 * records)).transpose()?;
-        let is_trimmed = before.iter().any(|extent| extent.first > 0);
         let topic_id = topic::find(&self.kafka, &self.topic)?.id.to_string();
+        let have_lost = land.map_or(Ok(false), |land| Lake::have_lost(land, &topic_id))?;
+        let is_trimmed = have_lost || before.iter().any(|extent| extent.first > 0);
 
         if let (Some(source), Some(captured)) = (&source, &mut captured) {
             // Only where the topic has dropped records can the lake have to vouch for source rows.
@@ -137,7 +138,7 @@ impl Unit {
 
         let refusals =
             self.read_refusals(source.as_ref(), captured.as_mut(), landed.as_mut().filter(|_| is_trimmed))?;
-        let policy = self.source_policy(source.as_ref(), &extents, &pass, report.lake_compared);
+        let policy = self.source_policy(source.as_ref(), &extents, &pass, (report.lake_compared, have_lost));
 
         progress.begin("comparing", 0);
         let explainer = Explainer {
@@ -166,6 +167,22 @@ impl Unit {
             let policy = lake.policy(&extents, policy.young_from_us, plan.as_ref().is_some_and(|plan| plan.has_offset));
             let mut outcome = Outcome::new(options.list_limit);
             landed.for_each_bucket(&mut |entries| compare_landed(entries, &policy, &mut outcome))?;
+            report.counts.accepted_count += outcome.deleted + outcome.passed_over;
+            if outcome.deleted > 0 {
+                report.warnings.push(format!(
+                    "accepted losses: {} source rows are neither in the topic nor in the lake; {} offsets were deleted \
+                     before they had landed",
+                    outcome.deleted,
+                    lake.logs.deleted()
+                ));
+            }
+            if outcome.passed_over > 0 {
+                report.warnings.push(format!(
+                    "accepted losses: {} records have not landed, for nobody could tell whether they had when the log was \
+                     truncated",
+                    outcome.passed_over
+                ));
+            }
             let excused = lake.expired.excuse(&outcome.dropped);
             outcome.expired += excused.expired;
             for (name, excess) in excused.excess {
@@ -189,7 +206,7 @@ impl Unit {
         source: Option<&Source>,
         extents: &[Extent],
         pass: &TopicPass,
-        vouches_lake: bool,
+        (vouches_lake, have_lost): (bool, bool),
     ) -> SourcePolicy {
         let window_ms = self.capture.as_ref().map_or(0, |(capture, _)| capture.slack_ms + capture.poll_interval_ms);
         let now_us = now_us();
@@ -204,7 +221,7 @@ impl Unit {
             young_from_us: young_from_us(snapshot_us, window_ms, is_date),
             dropped_to_us: if vouches_lake {
                 // The lake is asked for all that is not in the topic.
-                trimmed.max().map(|_| i64::MAX)
+                (have_lost || trimmed.max().is_some()).then_some(i64::MAX)
             } else {
                 trimmed
                     .max()

@@ -1,6 +1,7 @@
 //! What the ledgers of a landing vouch for. Verify believes them only where they speak against the pipeline: what lies
 //! below a ledger's offset has landed and is not on its way, and a file beyond it is nobody's.
 
+use super::logs::Logs;
 use crate::{
     config::model::LandTable,
     lake::{
@@ -36,6 +37,16 @@ impl Vouched {
     pub fn end(&mut self, land: &LandTable) -> Result<(), LakeError> {
         self.after = Ledger::read_all(&land.checkpoint_location, &land.topic)?.read;
         Ok(())
+    }
+
+    /// The logs that had been landed before the files were listed.
+    pub fn begun(&self) -> Logs {
+        Logs::new(&self.before, &self.topic_id)
+    }
+
+    /// Those that had been once they were.
+    pub fn logs(&self) -> Logs {
+        Logs::new(&self.after, &self.topic_id)
     }
 
     /// The last offset of which the file stood in its place before the listing; none where no ledger says.

@@ -16,9 +16,13 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use serde_json::json;
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 const DAY: &str = "2025-01-15T12:24:00Z";
+const NEXT_DAY: &str = "2025-01-16T12:24:00Z";
 
 /// Of the broker's data, the directories of these partitions as they are while it is down.
 struct Older {
@@ -57,7 +61,8 @@ fn own() -> PrivateServers {
 
 fn write(test: &Test, topic: &str, ids: std::ops::Range<i64>) {
     let writer = Writer::new(&test.brokers, topic);
-    ids.for_each(|id| writer.order(0, id, DAY));
+    // Every fiftieth is of the next day.
+    ids.for_each(|id| writer.order(0, id, if id % 50 == 7 { NEXT_DAY } else { DAY }));
     writer.flush();
 }
 
@@ -150,6 +155,102 @@ fn a_landing_stops_where_the_log_is_another_and_lands_no_row_twice() {
     write(&test, &short.topic, 2_000..2_010);
     assert_eq!(catch_up(&[]).0, Exit::Code(0));
     assert_eq!((ids(&grown).len(), ids(&short).len()), (209, 130));
+}
+
+/// The rows of the lost records are no others' to `verify`, and none is missing; a lake that is lost is landed again but
+/// for these.
+#[test]
+fn what_a_truncated_log_has_left_in_the_lake_is_verified_and_restored() {
+    let mut own = own();
+    let test = Test::on(&own.servers);
+    let schema = landing::orders_schema(&test);
+    let [grown, short] =
+        ["grown", "short"].map(|name| Table::orders_by_file(&test.path(name), &test.topic(name), &schema));
+    let tables = [&grown, &short];
+    tables.iter().for_each(|table| create_topic(&test.brokers, &table.topic, 1, &[]));
+    let config = landing::land_config(&test, &tables.map(Clone::clone), &["rotate_ms: 200"]);
+    let file = test.write("land.yml", &config).display().to_string();
+    let catch_up = |more: &[&str]| {
+        let mut run = Run::start(&test, &[&["land", "-c", &file, "--until-caught-up"], more].concat());
+        let exit = run.wait(DEADLINE);
+        (exit, run.stdout())
+    };
+    tables.iter().for_each(|table| write(&test, &table.topic, 0..60));
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    own.servers.kafka.stop();
+    let older = Older::of(&own, tables.iter().map(|table| format!("{}-0", table.topic)).collect());
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &grown.topic);
+    tables.iter().for_each(|table| write(&test, &table.topic, 60..100));
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    own.servers.kafka.stop();
+    older.put_back(&own);
+    own.servers.kafka.restart().expect("the broker");
+    wait_for_broker(&test, &grown.topic);
+    write(&test, &grown.topic, 1_000..1_100);
+    write(&test, &short.topic, 1_000..1_020);
+    let (exit, told) = catch_up(&[]);
+    assert_eq!(exit, Exit::Code(1), "{told}");
+    let names = tables.map(|table| format!("{}/0@100-log1", table.topic));
+    let (exit, told) = catch_up(&["--accept-loss", &names.join(",")]);
+    assert_eq!(exit, Exit::Code(0), "{told}");
+    tables.iter().for_each(|table| write(&test, &table.topic, 2_000..2_010));
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+
+    let verify = || {
+        let mut run = Run::start(&test, &["verify", "-c", &file, "--format", "json"]);
+        run.wait(DEADLINE);
+        let report = run.json();
+        let counts = ["lost_count", "duplicated_count", "differing_count", "expired_count"];
+        counts.map(|name| report[name].as_u64().unwrap_or_else(|| panic!("no {name} in {report}")))
+    };
+    let damaged = |day: &str| {
+        let (file, away) = (file_from(&grown, day, 0), test.path("away.parquet"));
+        fs::rename(&file, &away).expect("a file goes");
+        let counts = verify();
+        fs::rename(&away, &file).expect("and comes back");
+        counts
+    };
+    assert_eq!(verify(), [0, 0, 0, 80]);
+    assert_eq!(damaged("2025-01-15"), [58, 0, 0, 80], "its records are in the topic");
+    let mut compact = Run::start(&test, &["compact", "-c", &file, "--quiet-minutes", "0"]);
+    assert_eq!(compact.wait(DEADLINE), Exit::Code(0), "{}", compact.stderr());
+    assert_eq!(verify(), [0, 0, 0, 80], "one file has rows of both");
+    assert_eq!(damaged("2025-01-15"), [58, 0, 0, 40]);
+    assert_eq!(damaged("2025-01-16"), [2, 0, 0, 80]);
+
+    // A lake that is lost is landed again but for the lost records; of a file that is in the way they stay.
+    let to = test.path("backup").display().to_string();
+    let keep = |arguments: &[&str]| {
+        let mut run = Run::start(&test, &[arguments, &["-c", &file, "--format", "json"]].concat());
+        assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
+        run.json()
+    };
+    keep(&["backup", "--to", &to]);
+    fs::remove_file(file_from(&grown, "2025-01-16", 0)).expect("a file is lost");
+    for path in [&grown.checkpoints, &short.checkpoints, &short.path] {
+        fs::remove_dir_all(path).expect("a loss");
+    }
+    let restored = keep(&["restore", "--from", &to]);
+    let missing: Vec<_> = restored["missing"].as_array().expect("a list").iter().collect();
+    let is_lost = |loss: &serde_json::Value| (&loss["first_offset"], &loss["last_offset"]) == (&60.into(), &99.into());
+    assert!(missing.len() == 1 && missing[0]["topic"] == short.topic && is_lost(missing[0]), "{restored}");
+    assert_eq!(catch_up(&[]).0, Exit::Code(0));
+    let again = |ids: std::ops::Range<i64>| (1_000..ids.end).chain(2_000..2_010);
+    assert_eq!(ids(&grown), (0..100).chain(again(0..1_100)).collect::<Vec<_>>());
+    assert_eq!(ids(&short), (0..60).chain(again(0..1_020)).collect::<Vec<_>>());
+    assert_eq!(verify(), [0, 0, 0, 40]);
+}
+
+/// The file of a day that begins at an offset.
+fn file_from(table: &Table, day: &str, offset: i64) -> PathBuf {
+    let mut files =
+        fs::read_dir(table.path.join(format!("date={day}"))).expect("the day").flatten().map(|it| it.path());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        name.starts_with(&format!("part-{}-0-{offset}-", table.topic))
+    };
+    files.find(is_it).expect("a file")
 }
 
 /// The file of a job that counts in windows of two seconds what a topic holds.
@@ -260,12 +361,30 @@ fn a_job_that_begins_anew_after_its_log_was_truncated_keeps_its_final_windows() 
         test.db().count(&format!("{count} '{at}'"))
     };
     let counts = || [&noon, &two, &three].map(|at| counted(at));
+    let say_bad = || {
+        let writer = Writer::new(&test.brokers, &topic);
+        writer.send(&Raw { value: Some(b"{}".to_vec()), ..Raw::default() });
+        writer.flush();
+    };
+    // Each record that is no event has its dead letter, and no other record has one; the window that has lost records
+    // differs from them.
+    let verified = || {
+        let mut run = Run::start(&test, &["verify", "-c", &file, "--format", "json"]);
+        assert_eq!(run.wait(DEADLINE), Exit::Code(1), "{}", run.stderr());
+        let job = run.json()["jobs"][0].clone();
+        let count = |name: &str| job[name].as_u64().unwrap_or_else(|| panic!("no {name} in {job}"));
+        let counts = ["missing_count", "unexpected_count", "differing_count"].map(count);
+        assert_eq!(counts, [0, 0, 1], "{job}");
+        assert!(job["warnings"].to_string().contains("was truncated and has grown again"), "{job}");
+    };
     say_at(&test, &topic, 0, 1_000, &noon);
+    say_bad();
     say_at(&test, &topic, 0, 10, &two);
     own.servers.kafka.stop();
     let older = Older::of(&own, vec![format!("{topic}-0")]);
     own.servers.kafka.restart().expect("the broker");
     wait_for_broker(&test, &topic);
+    say_bad();
     say_at(&test, &topic, 0, 30, &two);
     let (exit, told) = run(&catch_up);
     assert_eq!((exit, counts()), (Exit::Code(0), [1_000, 40, 0]), "{told}");
@@ -274,10 +393,12 @@ fn a_job_that_begins_anew_after_its_log_was_truncated_keeps_its_final_windows() 
     own.servers.kafka.restart().expect("the broker");
     wait_for_broker(&test, &topic);
     say_at(&test, &topic, 0, 50, &three);
+    say_bad();
     let (exit, told) = run(&catch_up);
     assert_eq!(exit, Exit::Code(1), "{told}");
     let (exit, told) = run(&[&catch_up[..], &["--accept-loss", &losses(&told)]].concat());
     assert_eq!((exit, counts()), (Exit::Code(0), [1_000, 40, 50]), "{told}");
+    verified();
     for _ in 0..2 {
         let (exit, told) = run(&["reset", "-c", &file]);
         assert_eq!(exit, Exit::Code(0), "{told}");
@@ -285,6 +406,7 @@ fn a_job_that_begins_anew_after_its_log_was_truncated_keeps_its_final_windows() 
         assert!(!told.contains("made anew"), "{told}");
         assert_eq!((run(&catch_up).0, counts()), (Exit::Code(0), [1_000, 40, 50]));
     }
+    verified();
     let four = three.replace("15:", "16:");
     say_at(&test, &topic, 0, 7, &four);
     assert_eq!((run(&catch_up).0, counted(&four)), (Exit::Code(0), 7), "what comes later counts");

@@ -37,6 +37,8 @@ pub struct Partition {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Letter {
+    /// Of the log that it was read in.
+    pub log_id: String,
     pub offset: i64,
     pub reason: String,
     /// When the record was refused.
@@ -49,7 +51,8 @@ pub struct Letter {
 #[derive(Debug, Clone)]
 pub struct LettersOf<'a> {
     pub topic: &'a str,
-    pub topic_id: &'a str,
+    /// The topic's id, and what stands for it where its log was truncated.
+    pub log_ids: &'a [String],
     pub partition: i32,
     /// Of the records that are compared, the end.
     pub until_offset: i64,
@@ -196,18 +199,19 @@ impl<'a> Tables<'a> {
         })
     }
 
-    /// The next dead letters after an offset.
+    /// The next dead letters after an offset: all of an offset, or none.
     pub async fn letters(&self, of: &LettersOf<'_>, after_offset: i64) -> Result<Vec<Letter>, WindowsError> {
         let question = format!(
-            "SELECT kafka_offset, error_reason, {}, key, raw_payload FROM dead_letters
-             WHERE job = $1 AND topic = $2 AND topic_id = $3 AND kafka_partition = $4
-               AND kafka_offset > $5 AND kafka_offset < $6 ORDER BY kafka_offset LIMIT $7",
+            "SELECT kafka_offset, error_reason, {}, key, raw_payload, topic_id FROM dead_letters
+             WHERE job = $1 AND topic = $2 AND topic_id = ANY($3) AND kafka_partition = $4
+               AND kafka_offset > $5 AND kafka_offset < $6
+             ORDER BY kafka_offset FETCH FIRST $7 ROWS WITH TIES",
             epoch_us("error_ts")
         );
-        let LettersOf { topic, topic_id, partition, until_offset } = of;
+        let LettersOf { topic, log_ids, partition, until_offset } = of;
         let rows = self
             .client
-            .query(&question, &[&self.job.id, topic, topic_id, partition, &after_offset, until_offset, &LETTERS_PAGE])
+            .query(&question, &[&self.job.id, topic, log_ids, partition, &after_offset, until_offset, &LETTERS_PAGE])
             .await?;
         let letter = |row: &Row| {
             let refused_us: i64 = row.try_get(2)?;
@@ -217,6 +221,7 @@ impl<'a> Tables<'a> {
                 refused_ms: refused_us.div_euclid(1_000),
                 key: row.try_get(3)?,
                 payload: row.try_get(4)?,
+                log_id: row.try_get(5)?,
             })
         };
         rows.iter().map(letter).collect()

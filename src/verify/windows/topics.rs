@@ -14,6 +14,7 @@ use crate::{
     analyze::sentiment::Analyzer,
     config::model::{Input, Kafka},
     kafka::reader::{Extent, Next, Reader, Record},
+    loss,
     record::reason::{Reason, Rejection},
     verify::progress,
 };
@@ -47,6 +48,8 @@ pub struct Topics<'a> {
 /// A partition as it is read.
 struct Lane {
     next_offset: Option<i64>,
+    /// That of the log, and of those that it has taken the place of.
+    log_ids: Vec<String>,
     letters: VecDeque<Letter>,
     /// The last dead letter that was fetched, and whether there are more.
     fetched_offset: i64,
@@ -55,6 +58,18 @@ struct Lane {
     /// the newest of those that were.
     first_events: u32,
     first_ms: Option<i64>,
+}
+
+impl Lane {
+    /// Whether it is of a log that was truncated since.
+    fn is_past(&self, letter: &Letter) -> bool {
+        self.log_ids.first() != Some(&letter.log_id)
+    }
+
+    /// Whether it is the letter of this record, which may have come in the place of another.
+    fn is_of(&self, letter: &Letter, record: &Record<'_>) -> bool {
+        !self.is_past(letter) || (letter.payload.as_deref(), letter.key.as_deref()) == (record.payload(), record.key())
+    }
 }
 
 impl Topics<'_> {
@@ -73,9 +88,18 @@ impl Topics<'_> {
         let mut lanes: HashMap<i32, Lane> = HashMap::new();
         for extent in extents {
             let stored = self.stored.partitions.iter();
-            let stored = stored.filter(|known| known.topic == input.topic && known.number == extent.partition);
+            let mut stored = stored.filter(|known| known.topic == input.topic && known.number == extent.partition);
+            let known = stored.next();
+            let log_ids = loss::logs_up_to(known.map_or(topic_id, |known| &known.topic_id));
+            if log_ids.len() > 1 {
+                self.warnings.push(format!(
+                    "{}-{} was truncated and has grown again: windows that have counted lost records differ from these",
+                    input.topic, extent.partition
+                ));
+            }
             let lane = Lane {
-                next_offset: stored.map(|known| known.next_offset).next(),
+                next_offset: known.map(|known| known.next_offset),
+                log_ids,
                 letters: VecDeque::new(),
                 fetched_offset: extent.first - 1,
                 has_more: true,
@@ -89,7 +113,7 @@ impl Topics<'_> {
         reader.read(extents, |record| {
             progress.row();
             let Some(lane) = lanes.get_mut(&record.partition()) else { return Next::Continue };
-            match self.record(input, topic_id, lane, &mut decoder, record) {
+            match self.record(input, lane, &mut decoder, record) {
                 Ok(()) => Next::Continue,
                 Err(error) => {
                     failed = Some(error);
@@ -103,7 +127,7 @@ impl Topics<'_> {
         for extent in extents {
             let Some(lane) = lanes.get_mut(&extent.partition) else { continue };
             // What remains are letters of records that are not there.
-            self.letter_at(input, topic_id, lane, extent.partition, i64::MAX)?;
+            self.letters_at(input, lane, extent.partition, i64::MAX)?;
             if extent.first > 0 {
                 self.note_loss(input, extent, lane);
             }
@@ -114,7 +138,6 @@ impl Topics<'_> {
     fn record(
         &mut self,
         input: &Input,
-        topic_id: &str,
         lane: &mut Lane,
         decoder: &mut Decoder<'_>,
         record: &Record<'_>,
@@ -124,7 +147,8 @@ impl Topics<'_> {
             self.findings.counts.pending_records += 1;
             return Ok(());
         }
-        let letter = self.letter_at(input, topic_id, lane, partition, offset)?;
+        let letters = self.letters_at(input, lane, partition, offset)?;
+        let letter = letters.into_iter().find(|letter| lane.is_of(letter, record));
         let place = format!("{} {partition}/{offset}", input.topic);
         match (decoder.decode(record.payload(), Position { partition, offset }), letter) {
             (Ok(event), Some(letter)) if self.is_too_new(&event, letter.refused_ms) => {
@@ -177,19 +201,19 @@ impl Topics<'_> {
         }
     }
 
-    /// The dead letter of a record; those passed on the way are of none.
-    fn letter_at(
+    /// The dead letters of an offset, that of the newest log first; those passed on the way are of no record.
+    fn letters_at(
         &mut self,
         input: &Input,
-        topic_id: &str,
         lane: &mut Lane,
         partition: i32,
         offset: i64,
-    ) -> Result<Option<Letter>, WindowsError> {
-        let Some(until_offset) = lane.next_offset else { return Ok(None) };
+    ) -> Result<Vec<Letter>, WindowsError> {
+        let mut found = Vec::new();
+        let Some(until_offset) = lane.next_offset else { return Ok(found) };
         loop {
             if lane.letters.is_empty() && lane.has_more {
-                let of = LettersOf { topic: &input.topic, topic_id, partition, until_offset };
+                let of = LettersOf { topic: &input.topic, log_ids: &lane.log_ids, partition, until_offset };
                 lane.letters = self.runtime.block_on(self.tables.letters(&of, lane.fetched_offset))?.into();
                 match lane.letters.back() {
                     Some(last) => lane.fetched_offset = last.offset,
@@ -198,18 +222,22 @@ impl Topics<'_> {
             }
             match lane.letters.front() {
                 Some(letter) if letter.offset <= offset => {}
-                _ => return Ok(None),
+                _ => break,
             }
             match lane.letters.pop_front() {
+                // Its record may have gone with the end of an older log.
+                Some(letter) if letter.offset < offset && lane.is_past(&letter) => {}
                 Some(letter) if letter.offset < offset => {
                     let key = String::from_utf8_lossy(letter.key.as_deref().unwrap_or_default()).into_owned();
                     let place = format!("{} {partition}/{}", input.topic, letter.offset);
                     let what = format!("a dead letter ({}), but there is no such record", letter.reason);
                     self.findings.add(Kind::Unexpected, key, place, what);
                 }
-                letter => return Ok(letter),
+                letter => found.extend(letter),
             }
         }
+        found.sort_by_key(|letter| lane.log_ids.iter().position(|id| *id == letter.log_id));
+        Ok(found)
     }
 
     /// The partition has lost its oldest records: windows that may have held some are not compared.
