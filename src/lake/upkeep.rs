@@ -262,6 +262,7 @@ impl Upkeep {
             tracing::info!(topic = upkeep.place.topic, "finishing a compact or expire that was killed");
             upkeep.finish()?;
         }
+        upkeep.drop_unnoted()?;
         if let Some(name) = entries(&upkeep.swap())?.into_iter().next() {
             return Err(LakeError::UpkeepUnknown { directory: upkeep.swap(), file: name.display().to_string() });
         }
@@ -314,6 +315,34 @@ impl Upkeep {
             }
         }
         Ok(dates)
+    }
+
+    /// An older program made the directory to exchange before it noted that. Where it was killed in between there are
+    /// links to files of a date, and merged files whose rows stand in the table as they did: in it these would be twice.
+    fn drop_unnoted(&self) -> Result<(), LakeError> {
+        let swap = self.swap();
+        for name in entries(&swap)? {
+            let path = swap.join(&name);
+            let is_merged = name.to_str().and_then(FileName::parse).is_some_and(|name| name.is_merged);
+            if is_merged || self.is_linked(&path, &name)? {
+                tracing::info!(file = %path.display(), "deleting what a compact or expire had prepared when it was killed");
+                fs::remove_file(&path).map_err(LakeError::io("delete", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a date has it under the same name: that very file, not one like it.
+    fn is_linked(&self, path: &Path, name: &OsString) -> Result<bool, LakeError> {
+        let identity = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino()));
+        let own = identity(path).map_err(LakeError::io("look at", path))?;
+        for root in [&self.place.table, &self.place.dead_letters] {
+            let mut dates = entries(root)?.into_iter().map(|date| root.join(date).join(name));
+            if dates.any(|other| identity(&other).is_ok_and(|other| other == own)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Puts `new` files, which are durable in the workspace, in the place of the `old` ones of a date. With
@@ -611,6 +640,26 @@ mod tests {
         assert_eq!(scene.names(), ["ab", "late", "other"]);
         assert!(!aside.exists());
         assert!(read_state(&scene.place.state()).unwrap().open.is_none());
+    }
+
+    /// As an older program left it, which prepared a swap before it noted it.
+    #[test]
+    fn what_was_prepared_and_never_noted_goes_and_nothing_else() {
+        let scene = scene();
+        let date = scene.place.table.join("date=2025-01-15");
+        let swap = scene.place.swap();
+        fs::create_dir_all(&swap).unwrap();
+        fs::hard_link(date.join("other"), swap.join("other")).unwrap();
+        fs::write(swap.join("part-t-0-0-19-m1.parquet"), "ab").unwrap();
+        recover(&scene.place).unwrap();
+        assert_eq!((scene.names(), swap.exists()), (vec!["a".into(), "b".into(), "other".into()], false));
+        // Equal to one of the table, and no link to it; and one that is nowhere else.
+        for name in ["b", "part-t-0-20-29-0.parquet"] {
+            fs::create_dir_all(&swap).unwrap();
+            fs::write(swap.join(name), "b").unwrap();
+            assert!(matches!(recover(&scene.place), Err(LakeError::UpkeepUnknown { .. })), "{name}");
+            fs::remove_file(swap.join(name)).unwrap();
+        }
     }
 
     #[test]
