@@ -156,6 +156,30 @@ fn a_job_begins_anew_and_damages_nothing() {
     assert_eq!((windows(&scene), late_events(&db, &id)), (spoilt, late));
 }
 
+/// What the clock refused stays refused when it is read again; what the declaration did is judged anew.
+#[test]
+fn what_a_declaration_refused_counts_once_the_job_is_declared_otherwise() {
+    let mut scene = lone();
+    let writer = Writer::new(&scene.test.brokers, &scene.chat);
+    for n in 0..20 {
+        let mut event = chat(&format!("e{n}"), "s", "u", "hello", MONTH_END_MS + n * 100);
+        event["sent_at"] = event["timestamp"].take();
+        event["timestamp"] = json!("yesterday");
+        writer.send(&raw(0, "s", &event));
+    }
+    writer.flush();
+    let file = scene.file();
+    scene.catch_up(&file);
+    let db = scene.test.db();
+    assert_eq!(db.count("SELECT count(*) FROM dead_letters WHERE error_reason = 'invalid_timestamp'"), 20);
+    scene.jobs[0].more["inputs"][0]["timestamp"] = json!("sent_at");
+    let file = scene.file();
+    reset(&scene, &file, &[]);
+    scene.catch_up(&file);
+    // Each is in two windows.
+    assert_eq!(db.count("SELECT sum(chat_count)::bigint FROM chat_summary_minute WHERE is_final"), 40);
+}
+
 #[test]
 fn a_job_that_is_led_does_not_begin_anew() {
     let scene = Scene::new(vec![Job::quick()]);

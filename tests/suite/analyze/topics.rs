@@ -112,6 +112,44 @@ fn a_topic_made_anew_stops_the_job_until_the_loss_is_accepted() {
     scene.assert_job(&scene.jobs[0], &Oracle::new(&chat, &viewer));
 }
 
+/// Offsets of a topic that is gone say nothing of the one in its place.
+#[test]
+fn what_the_clock_refused_of_a_topic_counts_in_the_one_made_anew() {
+    let more = json!({"max_future_ms": 60_000});
+    let mut scene = Scene::new(vec![Job { idle_ms: 60_000, more, ..Job::quick() }]);
+    let pen = Pen::new(&scene.test.brokers, scene.topics());
+    let say = |id: &str, stream: &str, at_ms: i64| pen.chat(0, &super::feed::chat(id, stream, "u", "hello", at_ms));
+    say("open", "old", MONTH_END_MS);
+    say("ahead", "old", chrono::Utc::now().timestamp_millis() + 3_600_000);
+    pen.flush();
+    let mut run = scene.start(&scene.file(), &[], &[]);
+    let db = scene.test.db();
+    let is_refused = "SELECT count(*) FROM dead_letters d JOIN analyze_partitions p ON p.topic = d.topic
+        AND p.partition = d.kafka_partition AND d.kafka_offset = 1 AND p.replay_offset = 0 AND p.next_offset = 2";
+    eventually(DEADLINE, "a refused record of an open window", || {
+        db.try_execute("SELECT FROM dead_letters").is_ok() && db.count(is_refused) == 1
+    });
+    run.terminate();
+    assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
+    let deleted = block_on(admin(&scene).delete_topics(&[&scene.chat], &AdminOptions::new())).expect("an answer");
+    deleted[0].as_ref().expect("the topic goes");
+    eventually(DEADLINE, "the topic is gone", || !topics(&scene.test.brokers).contains(&scene.chat));
+    create_topic(&scene.test.brokers, &scene.chat, PARTITIONS, &[]);
+    let pen = Pen::new(&scene.test.brokers, scene.topics());
+    for n in 0..3 {
+        pen.chat(0, &super::feed::chat(&format!("new{n}"), "new", "u", "hello", MONTH_END_MS + 60_000));
+    }
+    pen.flush();
+    scene.jobs[0].idle_ms = 500;
+    let file = scene.file();
+    let reason = refusal(&scene, &file);
+    let mut run = scene.start(&file, &["--accept-loss", &losses(&reason), "--until-caught-up"], &[]);
+    assert_eq!(run.wait(DEADLINE), Exit::Code(0), "{}", run.stderr());
+    // Each is in two windows.
+    let counted = "SELECT sum(chat_count)::bigint FROM chat_summary_minute WHERE stream_id = 'new' AND is_final";
+    assert_eq!(db.count(counted), 6);
+}
+
 #[test]
 fn records_that_are_gone_stop_the_job_until_the_loss_is_accepted() {
     let job = Job { idle_ms: 60_000, ..Job::quick() };
