@@ -68,6 +68,7 @@ struct Group {
     files: Vec<TableFile>,
     bytes: u64,
     topic_id: Option<String>,
+    rules: Option<String>,
 }
 
 struct Work {
@@ -184,12 +185,12 @@ struct Known {
 /// Neighbours that fit into `target` together, in the order of their offsets; at least two each.
 fn groups(files: Vec<Known>, target: u64) -> Vec<Group> {
     let mut groups: Vec<(Group, Fields)> = Vec::new();
-    for Known { file, bytes, footer: Footer { columns, topic_id, .. } } in files {
+    for Known { file, bytes, footer: Footer { columns, topic_id, rules, .. } } in files {
         let fits = groups.last().is_some_and(|(group, of)| {
             let last = &group.files[group.files.len() - 1].name;
             (last.partition, last.generation) == (file.name.partition, file.name.generation)
                 && *of == columns
-                && group.topic_id == topic_id
+                && (&group.topic_id, &group.rules) == (&topic_id, &rules)
                 && group.bytes + bytes <= target
         });
         match groups.last_mut().filter(|_| fits) {
@@ -197,7 +198,7 @@ fn groups(files: Vec<Known>, target: u64) -> Vec<Group> {
                 group.files.push(file);
                 group.bytes += bytes;
             }
-            None => groups.push((Group { files: vec![file], bytes, topic_id }, columns)),
+            None => groups.push((Group { files: vec![file], bytes, topic_id, rules }, columns)),
         }
     }
     groups.into_iter().map(|(group, _)| group).filter(|group| group.files.len() > 1).collect()
@@ -219,6 +220,7 @@ fn compact(upkeep: &mut Upkeep, work: &Work, level: i32) -> Result<Date, LakeErr
             ("headwater.last_offset", last.last_offset.to_string()),
         ];
         metadata.extend(group.topic_id.clone().map(|id| (lake::TOPIC_ID, id)));
+        metadata.extend(group.rules.clone().map(|rules| (lake::RULES, rules)));
         let path = workspace.join(index.to_string());
         let (written, content) = merge::merge(&sources, &path, level, &metadata)?;
         bytes_after = bytes_after - group.bytes + written.bytes;
@@ -295,7 +297,7 @@ mod tests {
     fn known(name: &str, bytes: u64, column: &str) -> Known {
         let name = FileName::parse(name).unwrap();
         let columns = Fields::from(vec![Field::new(column, DataType::Int64, true)]);
-        let footer = Footer { columns, rows: 1, topic_id: None };
+        let footer = Footer { columns, rows: 1, topic_id: None, rules: None };
         Known { file: TableFile { path: PathBuf::new(), date: None, name }, bytes, footer }
     }
 

@@ -24,12 +24,15 @@ pub struct Footer {
     pub rows: u64,
     /// Kafka's id of the topic, which older files do not say.
     pub topic_id: Option<String>,
+    /// The rules by which its rows were let in, which older files do not say.
+    pub rules: Option<String>,
 }
 
 pub fn footer(path: &Path) -> Result<Footer, LakeReadError> {
     let reader = FileReader::open(path, Some(&[]))?;
     let topic_id = reader.topic_id().map(str::to_owned);
-    Ok(Footer { columns: reader.schema().fields().clone(), rows: reader.rows(), topic_id })
+    let rules = reader.rules().map(str::to_owned);
+    Ok(Footer { columns: reader.schema().fields().clone(), rows: reader.rows(), topic_id, rules })
 }
 
 /// Rows, and the sum of their hashes: equal for equal rows in any order, whichever files they stand in.

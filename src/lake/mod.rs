@@ -21,11 +21,34 @@ pub mod reader;
 pub mod store;
 pub mod upkeep;
 
-use crate::shell;
-use std::{io, path::PathBuf};
+use crate::{
+    config::model::{LandSchema, LandTable},
+    shell,
+};
+use std::{fs, io, path::PathBuf};
 
 /// Footer key of Kafka's id of the topic whose records a file holds.
 pub const TOPIC_ID: &str = "headwater.topic_id";
+/// Footer key of the rules by which the rows of a file were let in.
+pub const RULES: &str = "headwater.rules";
+
+/// The rules of a table that decide which of its records become rows, beside the types of its columns: equal texts are
+/// equal rules.
+pub fn rules(table: &LandTable) -> String {
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    let mut rules = serde_json::json!({
+        "not_null": sorted(&table.not_null),
+        "non_negative": sorted(&table.non_negative),
+    });
+    if let LandSchema::File(path) = &table.schema {
+        rules["schema_crc32c"] = fs::read(path).ok().map(|text| crc32c::crc32c(&text)).into();
+    }
+    rules.to_string()
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {

@@ -195,6 +195,11 @@ impl FileReader {
         self.topic_id.as_deref()
     }
 
+    /// The rules by which the rows were let in ([`super::rules`]), where the file says them.
+    pub fn rules(&self) -> Option<&str> {
+        self.schema.metadata().get(super::RULES).map(String::as_str)
+    }
+
     /// Of the whole file, whichever columns are read.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

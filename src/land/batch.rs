@@ -37,6 +37,8 @@ pub struct Layout {
     pub overflow: bool,
     pub metadata: bool,
     pub compression_level: i32,
+    /// See [`lake::rules`].
+    pub rules: String,
 }
 
 pub struct Batch {
@@ -150,7 +152,7 @@ impl Batch {
     /// Writes the batch, which ends before `next`, to files in the store's staging and syncs them.
     pub fn stage(self, layout: &Layout, range: &Range, store: &Store) -> Result<Vec<LedgerFile>, LakeError> {
         failpoint::hit("land.before_stage").map_err(LakeError::io("write in", store.staging()))?;
-        let mut stage = Stage { range, store, files: Vec::new(), unsynced: Vec::new() };
+        let mut stage = Stage { range, rules: &layout.rules, store, files: Vec::new(), unsynced: Vec::new() };
         let keys: Vec<&str> = layout.key_columns.iter().map(String::as_str).collect();
         stage.rows(Root::Table, self.rows, &keys, layout.compression_level)?;
         if let Some(rows) = self.dead_letters {
@@ -189,6 +191,7 @@ impl Range {
 
 struct Stage<'a> {
     range: &'a Range,
+    rules: &'a str,
     store: &'a Store,
     files: Vec<LedgerFile>,
     unsynced: Vec<File>,
@@ -208,6 +211,7 @@ impl Stage<'_> {
             ("headwater.partition", self.range.partition.to_string()),
             ("headwater.first_offset", self.range.first.to_string()),
             ("headwater.last_offset", (self.range.next - 1).to_string()),
+            (lake::RULES, self.rules.to_owned()),
         ];
         let encoder = Encoder::new(rows.schema().clone(), level, unique, &metadata).map_err(failed)?;
         let grouped: ByDate = rows.finish().map_err(arrow)?;

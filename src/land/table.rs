@@ -25,7 +25,7 @@ use crate::{
         consumer::{Consumer, ConsumerError, Poll, Polled, Position, Rebalance, Record, damaged},
         replay,
     },
-    lake::store::Walk,
+    lake::{self, store::Walk},
     loss::{self, Loss},
     metrics,
     stage::{Context, Summary},
@@ -766,6 +766,7 @@ fn layout(schema: &Schema, config: &LandTable, land: &Land) -> Layout {
         overflow: config.overflow_column.is_some(),
         metadata: config.metadata_columns,
         compression_level: land.compression_level,
+        rules: lake::rules(config),
     }
 }
 

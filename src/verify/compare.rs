@@ -128,6 +128,8 @@ pub struct Outcome {
     pub dropped: HashMap<u32, u64>,
     /// Rows of the source that are nowhere, as many as records were deleted before they had landed at most.
     pub deleted: u64,
+    /// Rows that would be dead letters by the rules of now, and were let in by others.
+    pub by_other_rules: u64,
     /// Records that were passed over, for nobody could tell whether they had landed.
     pub passed_over: u64,
     /// Refused by capture, by the index of the reason.
@@ -311,6 +313,8 @@ pub struct Span {
     pub says_places: bool,
     /// Whether it holds rows of records, too, that the topic had in a log which was truncated.
     pub is_cut: bool,
+    /// Whether its rows were let in by other rules than those by which records are judged now.
+    pub has_other_rules: bool,
 }
 
 /// The state of one partition when the topic's ends were taken.
@@ -343,6 +347,7 @@ impl LakePolicy {
             is_vouched: true,
             says_places: false,
             is_cut: false,
+            has_other_rules: false,
         })
     }
 
@@ -466,7 +471,9 @@ fn match_run<'a>(
         } else if offset > span.last {
             extra.extend(row_queue.next());
         } else {
-            if record.fault == Fault::Refusable {
+            if record.fault == Fault::Refusable && span.has_other_rules {
+                outcome.by_other_rules += 1;
+            } else if record.fault == Fault::Refusable {
                 outcome.add(key, Trouble::LandedBad { record: record_at(record), row: row_at(row) });
             }
             if row.fault == Fault::Unfounded {

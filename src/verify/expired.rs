@@ -101,8 +101,15 @@ impl Expired {
     }
 
     /// The allowance of a record's row or dead letter; 0 is none. `day` is that of its row, where the lake still has
-    /// a file that tells the type of the date column.
-    pub fn of_record(&self, day: Option<&str>, fields: Option<&Map<String, Value>>, at: At) -> u32 {
+    /// a file that tells the type of the date column. `may_be_letter` says whether it may have been refused: no letter
+    /// that went explains the loss of a row.
+    pub fn of_record(
+        &self,
+        day: Option<&str>,
+        fields: Option<&Map<String, Value>>,
+        at: At,
+        may_be_letter: impl FnOnce() -> bool,
+    ) -> u32 {
         if self.allowances.is_empty() {
             return 0;
         }
@@ -115,7 +122,16 @@ impl Expired {
             })
         };
         match self.of(&self.table, day.map(str::to_owned).or_else(said).as_deref(), Some(at)) {
-            0 => self.of_letter(at),
+            0 => match self.of_letter(at) {
+                0 => 0,
+                allowance => {
+                    if may_be_letter() {
+                        allowance
+                    } else {
+                        0
+                    }
+                }
+            },
             allowance => allowance,
         }
     }
@@ -172,7 +188,7 @@ mod tests {
     #[test]
     fn one_date_does_not_excuse_another() {
         let expired = expired(12, &[("2025-01-15", went(5, 0, 9)), ("2025-01-16", went(7, 0, 9))]);
-        let of = |day, offset| expired.of_record(Some(day), None, At { timestamp_ms: None, ..at(0, offset) });
+        let of = |day, offset| expired.of_record(Some(day), None, At { timestamp_ms: None, ..at(0, offset) }, || true);
         let (one, other) = (of("2025-01-15", 3), of("2025-01-16", 3));
         assert!(one != 0 && other != 0 && one != other);
         assert_eq!([of("2025-01-17", 3), of("2025-01-15", 10), of("2025-02-01", 3)], [0; 3], "none of them went");
@@ -193,7 +209,8 @@ mod tests {
         let more = expired.excuse(&HashMap::from([(dated, 7), (pooled, 6)]));
         assert_eq!((more.expired, more.excess.values().sum::<u64>()), (12, 1));
         // A dead letter has the day of its record.
-        assert_ne!(expired.of_record(None, None, at(0, 3)), 0);
-        assert_eq!(expired.of_record(None, None, At { timestamp_ms: None, ..at(0, 3) }), 0);
+        assert_ne!(expired.of_record(None, None, at(0, 3), || true), 0);
+        assert_eq!(expired.of_record(None, None, at(0, 3), || false), 0, "a row, which must be somewhere");
+        assert_eq!(expired.of_record(None, None, At { timestamp_ms: None, ..at(0, 3) }, || true), 0);
     }
 }

@@ -93,12 +93,16 @@ impl<'p> Judge<'p> {
         self.objections(fields, mask).is_sure
     }
 
+    /// Whether a record of these bytes may have been refused at all.
+    pub fn may_be_letter(&self, payload: Option<&[u8]>, fields: &Map<String, Value>, mask: &[bool]) -> bool {
+        !is_plain(payload) || self.holds_unknown(fields) || !self.objections(fields, mask).reasons.is_empty()
+    }
+
     /// Whether a record may have been refused for the reason that its dead letter gives.
     pub fn may_be_refused(&self, letter: &Refused<'_>, mask: &[bool]) -> bool {
         let Some(reason) = Reason::ALL.iter().find(|reason| reason.name() == letter.reason) else { return false };
         let Some(fields) = letter.fields else { return *reason == Reason::SchemaValidationFailed };
-        let is_plain = letter.payload.is_some_and(|payload| serde_json::from_slice::<Plain>(payload).is_ok());
-        if *reason == Reason::SchemaValidationFailed && (!is_plain || self.holds_unknown(fields)) {
+        if *reason == Reason::SchemaValidationFailed && (!is_plain(letter.payload) || self.holds_unknown(fields)) {
             return true;
         }
         self.objections(fields, mask).reasons.contains(reason) || is_borne_out(*reason, letter.detail, fields)
@@ -261,6 +265,10 @@ fn timestamp_fit(text: &str) -> Fit {
 
 /// JSON in which no object has a name twice, and that is not nested deeply.
 struct Plain;
+
+fn is_plain(payload: Option<&[u8]>) -> bool {
+    payload.is_some_and(|payload| serde_json::from_slice::<Plain>(payload).is_ok())
+}
 
 const PLAIN_DEPTH: usize = 60;
 
@@ -432,6 +440,14 @@ mod tests {
         let text = |change: Value| Value::Object(record(change)).to_string();
         for reason in Reason::ALL {
             assert!(!may(reason.name(), "", &text(json!({}))), "{}", reason.name());
+        }
+        let letter = |text: &str| {
+            let fields = crate::verify::topic::fields_of(Some(text.as_bytes())).unwrap();
+            judge.may_be_letter(Some(text.as_bytes()), &fields, &[])
+        };
+        assert!(!letter(&text(json!({}))));
+        for change in [json!({"amount": -1}), json!({"item": 1}), json!({"more": 1})] {
+            assert!(letter(&text(change.clone())), "{change}");
         }
         assert!(!may("anything", "", "no JSON"));
         assert!(may("schema_validation_failed", "", "no JSON") && !may("null_key", "", "no JSON"));

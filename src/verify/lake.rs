@@ -61,6 +61,8 @@ pub struct Lake {
     vouched: Vouched,
     /// By file: whether the ledger and the file's own footer say that it is one of this landing.
     is_vouched: Vec<bool>,
+    /// Of the data files that say so: whether their rows were let in by other rules than those of the configuration.
+    has_other_rules: Vec<bool>,
     pub expired: Expired,
 }
 
@@ -127,10 +129,13 @@ impl Lake {
             logs: vouched.logs(),
             vouched,
             is_vouched: Vec::new(),
+            has_other_rules: Vec::new(),
             expired: Expired::default(),
         };
+        let rules = crate::lake::rules(land);
         for file in data {
             let Some(opened) = lake.add(file)? else { continue };
+            lake.has_other_rules.push(opened.rules().is_some_and(|of_file| *of_file != rules));
             lake.expected_rows += opened.rows();
             // A table has few schemas and many files.
             let known = lake.schemas.iter().rev().take(4).find(|schema| *schema == opened.schema()).cloned();
@@ -214,13 +219,16 @@ impl Lake {
             let is_vouched = self.is_vouched[index];
             let is_letters = self.is_dead_letter(index as u32);
             let says_places = is_letters || (has_offset && self.schemas[index].index_of(KAFKA_OFFSET).is_ok());
+            let has_other_rules = self.has_other_rules.get(index).copied().unwrap_or_default();
             let Some((first, last)) = self.compared(file) else {
                 // Before any offset that the topic can hold now.
-                return Span { first: -1, last: -1, is_vouched, says_places: false, is_cut: true };
+                let (first, last, says_places, is_cut) = (-1, -1, false, true);
+                return Span { first, last, is_vouched, says_places, is_cut, has_other_rules };
             };
             let is_cut = last < file.name.last_offset || self.common(file).is_unsure;
             // What stands behind the cut has the places of others.
-            Span { first, last, is_vouched, says_places: says_places && !is_cut, is_cut }
+            let says_places = says_places && !is_cut;
+            Span { first, last, is_vouched, says_places, is_cut, has_other_rules }
         };
         let spans = self.files.iter().enumerate().map(span).collect();
         LakePolicy { spans, partitions, young_from_us, deleted: self.logs.deleted() }

@@ -131,7 +131,7 @@ impl TopicPass {
         }
         // What is no object can only be a dead letter, and there is none: no row will match it.
         let Some(fields) = fields else {
-            let file = lake.expired.of_record(None, None, at);
+            let file = lake.expired.of_record(None, None, at, || true);
             return lake.spill.write(&Entry { key: &by_place, file, ..common });
         };
         self.key.clear();
@@ -143,7 +143,9 @@ impl TopicPass {
             row: landed.row,
             identity: landed.content,
             watermark: landed.watermark,
-            file: lake.expired.of_record(lake.plan.day(&self.bytes).as_deref(), Some(fields), at),
+            file: lake.expired.of_record(lake.plan.day(&self.bytes).as_deref(), Some(fields), at, || {
+                lake.judge.may_be_letter(record.payload(), fields, mask)
+            }),
             fault: if lake.judge.is_bad(fields, mask) { Fault::Refusable } else { Fault::None },
             ..common
         })

@@ -176,6 +176,13 @@ impl Unit {
                     lake.logs.deleted()
                 ));
             }
+            if outcome.by_other_rules > 0 {
+                report.warnings.push(format!(
+                    "{} rows have landed that would be dead letters by the rules of the configuration (not_null, \
+                     non_negative, schema_file): they landed by other rules",
+                    outcome.by_other_rules
+                ));
+            }
             if outcome.passed_over > 0 {
                 report.warnings.push(format!(
                     "accepted losses: {} records have not landed, for nobody could tell whether they had when the log was \

@@ -458,6 +458,27 @@ fn the_lake_vouches_for_rows_that_left_the_topic() {
     assert_eq!((found(&report), report.ok), ([0, 0, 0, 1, 0], true), "{report}");
 }
 
+/// A table whose rules were made stricter holds rows that these would refuse: that is told, and is no fault of theirs.
+#[test]
+fn rows_that_landed_by_looser_rules_are_told_apart() {
+    let shop = Shop::open();
+    let strict = fs::read_to_string(&shop.file).expect("the configuration");
+    let loose = strict.replace(r#""non_negative":["amount"]"#, r#""non_negative":[]"#);
+    assert_ne!(loose, strict);
+    fs::write(&shop.file, loose).expect("looser rules");
+    shop.insert("timestamp '2025-01-15 12:00' + (i % 3) * interval '1 day'");
+    shop.run();
+    assert!(shop.verify().ok);
+    fs::write(&shop.file, strict).expect("stricter rules");
+    shop.insert("now()");
+    shop.run();
+    let report = shop.verify();
+    assert!(report.ok, "{report}");
+    assert_eq!((found(&report), &json!(report.counts.dead_letters)), ([0; 5], &json!({"negative_amount": 3})));
+    let told = report.tables[0].warnings.join("\n");
+    assert!(told.contains("3 rows have landed that would be dead letters"), "{told}");
+}
+
 /// What was deleted before it had landed is gone, as somebody has accepted; no other row is excused by it.
 #[test]
 fn a_loss_that_was_accepted_is_not_reported_as_one_again() {

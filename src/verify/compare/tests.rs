@@ -33,7 +33,7 @@ fn captured(entries: &[Entry<'static>], policy: &SourcePolicy) -> Outcome {
 }
 
 fn span(first: i64, last: i64) -> Span {
-    Span { first, last, is_vouched: true, says_places: false, is_cut: false }
+    Span { first, last, is_vouched: true, says_places: false, is_cut: false, has_other_rules: false }
 }
 
 fn in_lake(entries: &[Entry<'static>]) -> Outcome {
@@ -187,6 +187,11 @@ fn a_row_and_a_dead_letter_are_judged_by_their_record() {
     let bad = Entry { fault: Fault::Refusable, ..record("1", 7, 1, 0, 3) };
     assert_eq!(counts(&in_lake(&[bad, landed("1", 7, 0)])), [0, 0, 1, 0, 0, 0]);
     assert_eq!(counts(&in_lake(&[bad])), [1, 0, 0, 0, 0, 0]);
+    let mut outcome = Outcome::new(10);
+    let mut policy = LakePolicy { spans: vec![Span { has_other_rules: true, ..span(0, 9) }], ..LakePolicy::default() };
+    policy.partitions.insert(0, PartitionState { end: 10, landed_to: Some(9), ..PartitionState::default() });
+    compare_landed(&mut [bad, landed("1", 7, 0)], &policy, &mut outcome);
+    assert_eq!((counts(&outcome), outcome.by_other_rules), ([0; 6], 1));
     let letter = Entry { fault: Fault::Unfounded, ..landed("1", 7, 0) };
     let outcome = in_lake(&[record("1", 7, 1, 0, 3), letter]);
     assert_eq!(counts(&outcome), [0, 0, 1, 0, 0, 0]);
