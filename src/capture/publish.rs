@@ -266,7 +266,8 @@ impl Loop {
         for (key, value) in records {
             self.producer.send(&Outgoing {
                 topic: self.checkpoints,
-                partition: None,
+                // Read back from there, however many there are.
+                partition: Some(0),
                 key: Some(key.as_bytes()),
                 value: Some(value),
                 headers: None,

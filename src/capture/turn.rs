@@ -15,7 +15,7 @@ use super::{
     table::{self, Beginning, Known, Standing},
     timestamp_file,
     value::instant_text,
-    witness::{self, Refusal, Witness},
+    witness::{self, Refusal, Verdict, Witness},
 };
 use crate::{
     clock::now_us,
@@ -299,6 +299,7 @@ impl Engine {
             tracing::info!(table = source.name, "the table has changed");
             known.progress.key = source.key_names();
             known.fingerprint = fingerprint.clone();
+            known.witness.fit(&source);
             known.source = source;
             known.zone = zone;
             return Ok(());
@@ -307,6 +308,7 @@ impl Engine {
         let witness_key: Arc<str> = witness::record_key(&key).into();
         let mut kept = turn.checkpoints.get(&*witness_key).map(|bytes| Witness::decode(bytes)).unwrap_or_default();
         let before = kept.clone();
+        kept.fit(&source);
         let read = Progress::read(&turn.checkpoints, &key).map_err(|error| error.to_string());
         let stored = match (read, beginning) {
             (Ok(None), _) | (_, Beginning::Again) => None,
@@ -316,7 +318,15 @@ impl Engine {
                     Ok(progress) => match progress.as_ref().and_then(misfit) {
                         None => {
                             let examined = witness::examine(&turn.session.client, &source, &kept, opened.latest).await;
-                            kept.accept(examined.map_err(ReadError::Server)?).map(|()| progress)
+                            let verdict = match examined {
+                                Err(error) if witness::tells_nothing(&error) => {
+                                    tracing::debug!("rows that were captured last cannot be looked up: {error}");
+                                    turn.session.undo().await.map_err(|error| ReadError::Fault(error.into()))?;
+                                    Verdict::Unknown
+                                }
+                                examined => examined.map_err(ReadError::Server)?,
+                            };
+                            kept.accept(verdict).map(|()| progress)
                         }
                         Some(reason) => {
                             if progress.is_some_and(|progress| progress.is_ahead_of(&identity, opened.latest)) {

@@ -30,6 +30,8 @@ use tokio_postgres::Client;
 /// Rows that are kept; as many of these are the newest, the others lie as far apart as they can.
 const MOST_ROWS: usize = 16;
 const NEWEST_ROWS: usize = 8;
+/// Longest texts of a row that is kept: the record is one message, and keys may be as large as messages.
+const LONGEST_ROW: usize = 4_096;
 /// So many rows have to be gone before a table counts as set back.
 const LEAST_GONE: usize = 3;
 
@@ -54,6 +56,9 @@ pub struct Refusal {
 /// The record beside a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Witness {
+    /// Name and type of each column of the key that the rows have; none where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    key: Vec<(String, String)>,
     /// Oldest first.
     rows: Vec<Captured>,
     pub refusal: Option<Refusal>,
@@ -100,10 +105,22 @@ impl Witness {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Forgets the rows where the table has another key by now: their texts would name other rows, or none.
+    pub fn fit(&mut self, source: &Source) {
+        let columns = source.key.iter().map(|position| &source.columns[*position]);
+        let key: Vec<(String, String)> =
+            columns.map(|column| (column.name.clone(), column.order.type_name.clone())).collect();
+        if !self.key.is_empty() && self.key != key {
+            self.rows.clear();
+        }
+        self.key = key;
+    }
+
     /// Notes the last row of a reading.
     pub fn note(&mut self, row: Captured) {
         // An id that has wrapped tells nothing.
-        if row.xid == FROZEN_ID {
+        let length: usize = row.key.iter().chain([&row.watermark]).flatten().map(String::len).sum();
+        if row.xid == FROZEN_ID || length > LONGEST_ROW {
             return;
         }
         self.rows.retain(|before| before.key != row.key);
@@ -204,7 +221,8 @@ fn found(position: i32, row: &Captured, answers: &[Answer], latest: u64) -> Foun
     .unwrap_or(changed)
 }
 
-/// Asks the database, in the transaction in which `latest` holds, what has become of the rows.
+/// Asks the database, in the transaction in which `latest` holds, what has become of the rows. An error may mean that
+/// the rows do not fit the table any more, as [`tells_nothing`] says.
 pub async fn examine(
     client: &Client,
     source: &Source,
@@ -216,6 +234,12 @@ pub async fn examine(
         client.query(&question, &[]).await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let is_append_only = client.query_one(sql::APPEND_ONLY, &[&source.quoted]).await?.get(0);
     Ok(witness.judge(&answers, latest, is_append_only))
+}
+
+/// Whether the values of the rows are none of the column's type, such as labels that an enum had: nothing can be looked
+/// up by them then. The transaction has to go back to its savepoint.
+pub fn tells_nothing(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("42"))
 }
 
 /// A table's record while the stage runs, and whether it has to be written.
@@ -234,6 +258,11 @@ impl Record {
     pub fn note(&mut self, row: Captured) {
         self.witness.note(row);
         self.is_written = false;
+    }
+
+    /// See [`Witness::fit`].
+    pub fn fit(&mut self, source: &Source) {
+        self.witness.fit(source);
     }
 
     /// What to write, where it has changed and was last written so long ago.
@@ -279,6 +308,15 @@ mod tests {
         let gaps: Vec<u64> = kept[..MOST_ROWS - NEWEST_ROWS].windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap >= 30), "{kept:?}");
         assert_eq!(Witness::decode(&witness.encode()), witness);
+    }
+
+    #[test]
+    fn rows_with_long_keys_are_not_kept() {
+        let mut witness = witness(2);
+        witness.note(Captured { key: vec![Some("k".repeat(5_000))], ..row(3) });
+        assert_eq!(witness.rows.len(), 2);
+        (0..40).for_each(|n| witness.note(Captured { key: vec![Some(format!("{n:04000}"))], ..row(n) }));
+        assert!(witness.encode().len() < 100_000, "{}", witness.encode().len());
     }
 
     #[test]

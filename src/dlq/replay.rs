@@ -390,7 +390,8 @@ impl<'a> Sender<'a> {
         for (key, value) in sent.take_records()? {
             let message = Outgoing {
                 topic: self.replays,
-                partition: None,
+                // Read back from there, however many there are.
+                partition: Some(0),
                 key: Some(key.as_bytes()),
                 value: Some(&value),
                 headers: None,

@@ -525,7 +525,7 @@ async fn put_checkpoints(pipeline: &Pipeline, records: BTreeMap<String, Vec<u8>>
     put(&pipeline.kafka, topics.collect(), settings, records).await
 }
 
-/// Puts records into the first of `topics`, which are made where they are missing.
+/// Puts records into the first partition of the first of `topics`, which are made where they are missing.
 pub async fn put(
     kafka: &Kafka,
     topics: Vec<TopicSpec>,
@@ -542,7 +542,7 @@ pub async fn put(
         for (key, value) in &records {
             producer.send(&Outgoing {
                 topic,
-                partition: None,
+                partition: Some(0),
                 key: Some(key.as_bytes()),
                 value: Some(value),
                 headers: None,

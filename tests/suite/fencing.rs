@@ -1,7 +1,7 @@
 //! Who may go on: two captures of the same thing, a topic without a checkpoint, another cluster.
 
 use crate::{
-    harness::{DEADLINE, Db, Test, eventually, run::Exit},
+    harness::{DEADLINE, Db, Test, eventually, kafka::create_topic, run::Exit},
     pipeline::{Stop, catch_up, committed, config, drain, said, start, write},
     reconcile::compare,
     workload::Target,
@@ -239,4 +239,43 @@ fn a_standby_and_the_timeline_of_a_promoted_one_are_refused() {
 
     catch_up(&test, &file, &["--resync"]);
     assert_eq!(committed(&test, &test.topic("rows")).len(), 21);
+}
+
+/// Rows are kept beside the checkpoint by the texts of their keys, to tell a restored copy. Another key has other texts.
+#[test]
+fn another_key_is_no_other_database() {
+    let test = Test::new();
+    let db = test.db();
+    // Made beforehand, with more partitions than are read.
+    create_topic(&test.brokers, &test.topic("checkpoints"), 3, &[("cleanup.policy", "compact")]);
+    db.execute(
+        "CREATE TYPE mood AS ENUM ('glad', 'sad');
+         CREATE TABLE rows (id text PRIMARY KEY, mood mood NOT NULL UNIQUE, no int, at timestamptz NOT NULL DEFAULT now());
+         INSERT INTO rows VALUES ('1', 'glad', 2)",
+    );
+    let file = |key: &str| {
+        let table = json!({"table": "rows", "topic": test.topic("rows"), "watermark": "at", "key": [key]});
+        write(&test, "capture.yml", &config(&test, json!({}), json!([table])))
+    };
+    let mut count = 0;
+    let mut captures = |key: &str, id: &str| {
+        catch_up(&test, &file(key), &[]);
+        count += 1;
+        let messages = committed(&test, &test.topic("rows"));
+        assert_eq!(messages.len(), count, "{key}");
+        assert_eq!(messages.last().expect("a row").json()["id"], id);
+    };
+    captures("id", "1");
+    // While nobody looks, and from one run to the next.
+    db.execute("DELETE FROM rows; ALTER TABLE rows ALTER COLUMN id TYPE uuid USING gen_random_uuid()");
+    db.execute("INSERT INTO rows VALUES ('00000000-0000-0000-0000-000000000002', 'glad', 1)");
+    captures("id", "00000000-0000-0000-0000-000000000002");
+    db.execute("UPDATE rows SET at = now()");
+    captures("mood", "00000000-0000-0000-0000-000000000002");
+    db.execute("ALTER TYPE mood RENAME VALUE 'glad' TO 'merry'; UPDATE rows SET at = now()");
+    captures("mood", "00000000-0000-0000-0000-000000000002");
+    db.execute(
+        "ALTER TABLE rows ALTER COLUMN no SET NOT NULL; ALTER TABLE rows ADD UNIQUE (no); UPDATE rows SET at = now()",
+    );
+    captures("no", "00000000-0000-0000-0000-000000000002");
 }
