@@ -208,6 +208,7 @@ pub fn fit(
     pipeline: &Pipeline,
     table: &Table,
     topic: &str,
+    topic_id: Option<&str>,
     records: &HashMap<String, Vec<u8>>,
     database: &Database,
 ) -> Fit {
@@ -218,7 +219,10 @@ pub fn fit(
     };
     let misfit = match Progress::read(records, &key) {
         Ok(None) => return Fit::None,
-        Ok(Some(progress)) => progress.misfit(&database.identity, &table.source, database.latest).or_else(refused),
+        Ok(Some(progress)) => progress
+            .misfit(&database.identity, &table.source, database.latest)
+            .or_else(|| progress.is_elsewhere(topic, topic_id?))
+            .or_else(refused),
         Err(error) => Some(error.to_string()),
     };
     misfit.map_or(Fit::Good, Fit::Misfit)

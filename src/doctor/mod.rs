@@ -216,7 +216,8 @@ async fn fitting(pipeline: &Pipeline, source: &postgres::Source, reached: &kafka
     };
     for (position, table) in &source.tables {
         let configured = &capture.tables[*position];
-        match fit(pipeline, table, &configured.topic, &records, database) {
+        let topic_id = reached.topics.get(&configured.topic).map(|facts| facts.description.id.to_string());
+        match fit(pipeline, table, &configured.topic, topic_id.as_deref(), &records, database) {
             Fit::None => findings.ok(CHECK, &table.quoted, "none yet: the first load begins with the next start"),
             Fit::Good => findings.ok(CHECK, &table.quoted, "capture can go on where it was"),
             Fit::Misfit(reason) => {

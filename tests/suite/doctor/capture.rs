@@ -2,7 +2,8 @@
 
 use super::{Said, doctor, run_sql};
 use crate::{
-    harness::{Db, Test, run::Exit},
+    harness::{Db, Test, kafka::create_topic, run::Exit},
+    lake_faults::topics::delete_topic,
     pipeline::{catch_up, config, write},
 };
 use headwater::demo::servers::{PostgresOptions, PostgresServer};
@@ -252,4 +253,10 @@ fn a_checkpoint_of_another_cluster_is_told_before_capture_stops() {
     assert!(message.contains("system identifier") && cure.contains("--resync"), "{message} {cure}");
     catch_up(&test, &write(&test, "capture.yml", &config(&test, json!({}), json!(tables))), &["--resync"]);
     look(&test, &tables, &[]).assert_ok("checkpoints", "rows");
+
+    let topic = test.topic("rows");
+    delete_topic(&test, &topic);
+    create_topic(&test.brokers, &topic, 1, &[]);
+    let (message, cure) = look(&test, &tables, &[]).trouble("failure", "checkpoints", "rows");
+    assert!(message.contains("was deleted and made again") && cure.contains("--resync"), "{message} {cure}");
 }
