@@ -57,7 +57,7 @@ pub enum TableError {
     #[error("table {table}: topic {topic} {reason}")]
     Topic { table: String, topic: String, reason: String },
     #[error(
-        "table {table} cannot go on: {reason}; --resync publishes the whole table again, --from-now goes on with rows from now"
+        "table {table} cannot go on: {reason}; --resync publishes every row of all tables of the file again, --from-now goes on with rows from now"
     )]
     CannotResume { table: String, reason: String },
 }

@@ -438,6 +438,10 @@ impl Reading<'_> {
         if let Some(bytes) = too_large {
             // Of a key that is itself too large, the begin says which row it is.
             key_end = key_end.min(start + LONGEST_LETTER_KEY);
+            // Not within a character.
+            while out.get(key_end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+                key_end -= 1;
+            }
             out.truncate(key_end);
             let key = out[start..].to_vec();
             out.extend_from_slice(b"{\"table\":");

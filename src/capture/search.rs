@@ -111,7 +111,7 @@ impl Below {
         let late_us = self.newest.as_ref().and_then(|newest| newest.late_us);
         Some(format!(
             "rows of {} were written with {column} below the bound, where polls do not look again, and are not \
-             published: {rows} so far.{newest} {} --resync publishes the whole table again.",
+             published: {rows} so far.{newest} {} --resync publishes every row of all tables of the file again.",
             source.quoted,
             cause(capture, source, late_us)
         ))

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::model::{Capture, CaptureTable},
     health::{State, Unit},
-    kafka::producer::ProducerError,
+    kafka::{producer::ProducerError, replay::Held},
     postgres::{PostgresError, catalogue},
 };
 use std::{
@@ -86,7 +86,7 @@ pub struct TableRun {
     /// Chunks that failed in a row; the polls go on meanwhile.
     pub load_retry: Option<Retry>,
     /// A look into the topic that is under way: whether it holds rows of this table.
-    pub looking: Option<JoinHandle<Result<bool, ProducerError>>>,
+    pub looking: Option<JoinHandle<Result<Held, ProducerError>>>,
     /// Known in this turn; anew after a reset.
     pub known: Option<Known>,
 }

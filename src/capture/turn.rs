@@ -20,7 +20,10 @@ use super::{
 use crate::{
     clock::now_us,
     health::State,
-    kafka::{producer::ProducerError, replay},
+    kafka::{
+        producer::ProducerError,
+        replay::{self, Held},
+    },
     metrics,
     record::reason::ROW_TOO_LARGE,
 };
@@ -322,6 +325,7 @@ impl Engine {
                                 Err(error) if witness::tells_nothing(&error) => {
                                     tracing::debug!("rows that were captured last cannot be looked up: {error}");
                                     turn.session.undo().await.map_err(|error| ReadError::Fault(error.into()))?;
+                                    kept.forget();
                                     Verdict::Unknown
                                 }
                                 examined => examined.map_err(ReadError::Server)?,
@@ -422,8 +426,15 @@ impl Engine {
         };
         self.tables[index].looking = None;
         match holds.unwrap_or(Err(ProducerError::Gone)) {
-            Ok(false) => Ok(()),
-            Ok(true) => {
+            Ok(Held::Nothing) => Ok(()),
+            Ok(Held::Foreign(count)) => {
+                let reason = format!(
+                    "topic {topic} holds {count} messages of others and more, so that it was not looked through for rows of it, and topic {checkpoints} has no checkpoint",
+                    checkpoints = self.capture.checkpoint_topic
+                );
+                Err(refusal(reason).into())
+            }
+            Ok(Held::Ours) => {
                 let checkpoints = &self.capture.checkpoint_topic;
                 let reason =
                     format!("topic {topic} holds rows of it already, and topic {checkpoints} has no checkpoint");
@@ -436,11 +447,14 @@ impl Engine {
                     "may not be read by the Kafka user, to see whether it holds rows already; grant it {operations}"
                 ),
             })),
-            Err(error @ ProducerError::Timeout { .. }) => Err(ReadError::Table(TableError::Topic {
-                table: name.to_owned(),
-                topic: topic.to_owned(),
-                reason: format!("cannot be read, to see whether it holds rows already: {error}"),
-            })),
+            // Such as a damaged batch, or a partition without a leader: other tables go on.
+            Err(error @ (ProducerError::Timeout { .. } | ProducerError::Failed { .. })) => {
+                Err(ReadError::Table(TableError::Topic {
+                    table: name.to_owned(),
+                    topic: topic.to_owned(),
+                    reason: format!("cannot be read, to see whether it holds rows already: {error}"),
+                }))
+            }
             Err(error) => Err(ReadError::Fault(error.into())),
         }
     }

@@ -116,6 +116,11 @@ impl Witness {
         self.key = key;
     }
 
+    /// Forgets the rows, by which nothing can be looked up; those that are captured from now on can.
+    pub fn forget(&mut self) {
+        self.rows.clear();
+    }
+
     /// Notes the last row of a reading.
     pub fn note(&mut self, row: Captured) {
         // An id that has wrapped tells nothing.

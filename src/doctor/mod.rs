@@ -221,7 +221,7 @@ async fn fitting(pipeline: &Pipeline, source: &postgres::Source, reached: &kafka
             Fit::None => findings.ok(CHECK, &table.quoted, "none yet: the first load begins with the next start"),
             Fit::Good => findings.ok(CHECK, &table.quoted, "capture can go on where it was"),
             Fit::Misfit(reason) => {
-                let cure = "headwater capture --resync -c FILE     # publishes every row again\n\
+                let cure = "headwater capture --resync -c FILE     # publishes every row of all tables again\n\
                             headwater capture --from-now -c FILE   # goes on with rows from now";
                 let message = format!("capture cannot go on: {reason}");
                 findings.failure(CHECK, &table.quoted, message, Some(cure.to_owned()));

@@ -171,13 +171,22 @@ pub fn latest_values(
     Ok(values)
 }
 
+/// What a topic holds of us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Nothing,
+    Ours,
+    /// So many messages of others that no more were looked at.
+    Foreign(u64),
+}
+
 /// Whether a topic holds committed messages with this value of this header.
-pub fn holds(kafka: &Kafka, topic: &str, name: &str, value: &str) -> Result<bool, ProducerError> {
+pub fn holds(kafka: &Kafka, topic: &str, name: &str, value: &str) -> Result<Held, ProducerError> {
     let reader = consumer(kafka, "read_committed")?;
     let metadata = reader.fetch_metadata(Some(topic), CALL).map_err(failed("looking up a topic"))?;
     let partitions: Vec<i32> =
         metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|partition| partition.id())).collect();
-    let mut found = false;
+    let mut found = Held::Nothing;
     let mut foreign = 0_u64;
     for partition in partitions {
         let (low, end) = settled_end(kafka, &reader, topic, partition)?;
@@ -187,10 +196,14 @@ pub fn holds(kafka: &Kafka, topic: &str, name: &str, value: &str) -> Result<bool
         visit(&reader, topic, partition, |message| {
             let is_ours = header::first(message, name) == Some(value.as_bytes());
             foreign += u64::from(!is_ours);
-            found = is_ours || foreign > MOST_FOREIGN;
-            !found
+            found = match is_ours {
+                true => Held::Ours,
+                false if foreign > MOST_FOREIGN => Held::Foreign(foreign),
+                false => Held::Nothing,
+            };
+            found == Held::Nothing
         })?;
-        if found {
+        if found != Held::Nothing {
             break;
         }
     }
