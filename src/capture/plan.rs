@@ -141,7 +141,7 @@ impl Noted {
     /// Where the question of the poll at `snapshot` begins. A transaction that was noted and is still the same one
     /// has shown nothing since, so its start need not hold the question back. What is stored and carried counts it
     /// all the same ([`Poll::new`]), for it may end at any moment.
-    pub fn question_us(&self, base: &Polled, proven: &Proven, snapshot: &Snapshot, margins: Margins) -> i64 {
+    fn question_us(&self, base: &Polled, proven: &Proven, snapshot: &Snapshot, margins: Margins) -> i64 {
         let is_proven =
             |note: &Note| note.identity.as_ref().is_some_and(|identity| proven.contains(&(note.pid, identity.clone())));
         let ended = self.notes.iter().filter(|note| !is_proven(note)).map(|note| note.start_us);
@@ -190,6 +190,20 @@ impl Polled {
             .collect();
         let bound_us = least_bound(raw_bound_us, &carried, margins);
         Polled { bound_us, raw_bound_us, carried, ..Polled::default() }
+    }
+
+    /// Where the question of the poll at `snapshot` begins; `noted` is what the poll before noted, if it is known.
+    pub fn question_us(
+        &self,
+        noted: Option<&Noted>,
+        observation: &Observation,
+        proven: &Proven,
+        snapshot: &Snapshot,
+        margins: Margins,
+    ) -> i64 {
+        let from_us = noted.map_or(self.bound_us, |noted| noted.question_us(self, proven, snapshot, margins));
+        // A clock that was set back writes below the bound.
+        from_us.min(observation.clock_us.saturating_sub(margins.slack_us))
     }
 
     /// With the margins of now: a slack that was raised counts from the next poll on.

@@ -166,12 +166,8 @@ impl Engine {
             known.complete(poll, &opened.observation);
             return Ok(true);
         }
-        let from_us = known
-            .noted
-            .as_ref()
-            .map_or(base.bound_us, |noted| noted.question_us(base, &opened.proven, &opened.snapshot, margins))
-            // A clock that was set back writes below the bound.
-            .min(opened.observation.clock_us.saturating_sub(margins.slack_us));
+        let noted = known.noted.as_ref();
+        let from_us = base.question_us(noted, &opened.observation, &opened.proven, &opened.snapshot, margins);
         let raw = |from_us| sql::raw_bound(source.watermark_type, &known.zone, from_us, opened.observation.clock_us);
         let mut lower = known.progress.lower(raw(from_us));
         let settled = raw(poll.bound_us());

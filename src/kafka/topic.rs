@@ -98,20 +98,20 @@ pub fn facts(kafka: &Kafka, topic: &str) -> Result<TopicFacts, TopicError> {
 fn look(kafka: &Kafka, topic: &str, rights: bool) -> Result<TopicFacts, TopicError> {
     // Tells the cause where it does not get through, which the client below cannot.
     reach::topic_names(kafka, Duration::from_secs(10))?;
-    let mut config = client_config(kafka);
-    // Waiting is the caller's, who says for what.
-    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
-    let made: Result<AdminClient<DefaultClientContext>, _> = config.create();
-    let client = made.map_err(|source| TopicError::Settings { source })?;
+    let client = quiet_client(kafka)?;
     describe_one(client.inner(), topic, rights, Duration::from_secs(5))
+}
+
+/// A client that logs nothing: waiting is the caller's, who says for what.
+fn quiet_client(kafka: &Kafka) -> Result<AdminClient<DefaultClientContext>, TopicError> {
+    let mut config = client_config(kafka);
+    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    config.create().map_err(|source| TopicError::Settings { source })
 }
 
 /// The ids of those of `topics` that are there. Blocks some seconds at most.
 pub fn ids(kafka: &Kafka, topics: &[&str]) -> Result<HashMap<String, String>, TopicError> {
-    let mut config = client_config(kafka);
-    config.set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
-    let made: Result<AdminClient<DefaultClientContext>, _> = config.create();
-    let client = made.map_err(|source| TopicError::Settings { source })?;
+    let client = quiet_client(kafka)?;
     let described = describe_all(client.inner(), topics, false, Duration::from_secs(10))?;
     let id = |(name, found): (&&str, Result<TopicFacts, TopicError>)| {
         Some(((*name).to_owned(), found.ok()?.description.id.to_string()))

@@ -329,11 +329,7 @@ impl Stage {
         });
         let mut poll = Poll::new(&kept.polled, &observation, &snapshot, MARGINS);
         let base = kept.polled.clone();
-        let from_us = self
-            .noted
-            .as_ref()
-            .map_or(base.bound_us, |noted| noted.question_us(&base, &proven, &snapshot, MARGINS))
-            .min(observation.clock_us - MARGINS.slack_us);
+        let from_us = base.question_us(self.noted.as_ref(), &observation, &proven, &snapshot, MARGINS);
         self.narrowed += u32::from(from_us > base.bound_us);
         if base.has_nothing_new_at(&snapshot) {
             let all = answer(&visible, &base.given(), kept.polls_from_us..i64::MAX);
