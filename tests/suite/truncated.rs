@@ -66,6 +66,13 @@ fn write(test: &Test, topic: &str, ids: std::ops::Range<i64>) {
     writer.flush();
 }
 
+/// How a command ends with these arguments, and what it printed.
+fn ended(test: &Test, command: &[&str], more: &[&str]) -> (Exit, String) {
+    let mut run = Run::start(test, &[command, more].concat());
+    let exit = run.wait(DEADLINE);
+    (exit, run.stdout())
+}
+
 #[track_caller]
 fn wait_for_broker(test: &Test, topic: &str) {
     eventually(DEADLINE, "the broker", || end_offsets(&test.brokers, topic).len() == 1);
@@ -90,11 +97,7 @@ fn a_landing_stops_where_the_log_is_another_and_lands_no_row_twice() {
     tables.iter().for_each(|table| create_topic(&test.brokers, &table.topic, 1, &[]));
     let config = landing::land_config(&test, &tables.map(Clone::clone), &["rotate_ms: 200"]);
     let file = test.write("land.yml", &config).display().to_string();
-    let catch_up = |more: &[&str]| {
-        let mut run = Run::start(&test, &[&["land", "-c", &file, "--until-caught-up"], more].concat());
-        let exit = run.wait(DEADLINE);
-        (exit, run.stdout())
-    };
+    let catch_up = |more: &[&str]| ended(&test, &["land", "-c", &file, "--until-caught-up"], more);
     write(&test, &grown.topic, 0..59);
     let writer = Writer::new(&test.brokers, &grown.topic);
     writer.send(&Raw { value: Some(b"no order".to_vec()), ..Raw::default() });
@@ -170,11 +173,7 @@ fn what_a_truncated_log_has_left_in_the_lake_is_verified_and_restored() {
     tables.iter().for_each(|table| create_topic(&test.brokers, &table.topic, 1, &[]));
     let config = landing::land_config(&test, &tables.map(Clone::clone), &["rotate_ms: 200"]);
     let file = test.write("land.yml", &config).display().to_string();
-    let catch_up = |more: &[&str]| {
-        let mut run = Run::start(&test, &[&["land", "-c", &file, "--until-caught-up"], more].concat());
-        let exit = run.wait(DEADLINE);
-        (exit, run.stdout())
-    };
+    let catch_up = |more: &[&str]| ended(&test, &["land", "-c", &file, "--until-caught-up"], more);
     tables.iter().for_each(|table| write(&test, &table.topic, 0..60));
     assert_eq!(catch_up(&[]).0, Exit::Code(0));
     own.servers.kafka.stop();
@@ -420,11 +419,7 @@ fn a_job_stops_where_the_log_is_another_or_ends_before_its_offset() {
     create_topic(&test.brokers, &topic, 2, &[]);
     let file = counting(&test, &topic, 2);
     let write = |partition: i32, count: i64| say(&test, &topic, partition, count);
-    let catch_up = |more: &[&str]| {
-        let mut run = Run::start(&test, &[&["analyze", "-c", &file, "--until-caught-up"], more].concat());
-        let exit = run.wait(DEADLINE);
-        (exit, run.stdout())
-    };
+    let catch_up = |more: &[&str]| ended(&test, &["analyze", "-c", &file, "--until-caught-up"], more);
     [0, 1].into_iter().for_each(|partition| write(partition, 60));
     assert_eq!(catch_up(&[]).0, Exit::Code(0));
     own.servers.kafka.stop();
